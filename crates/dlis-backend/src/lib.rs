@@ -1,0 +1,1 @@
+//! The words every backend shares: operations, tensors, kernels, executors and programs.

@@ -1,0 +1,1 @@
+//! Conformance suite: every operation, on odd shapes, of any backend against the plain reference.

@@ -1,0 +1,1 @@
+//! Experiments: stack points, grids, the resumable store, launchers and reports.

@@ -1,0 +1,115 @@
+//! A graph with its weights.
+
+use std::collections::BTreeMap;
+
+use dlis_formats::Weight;
+use ndarray::ArrayD;
+
+use crate::error::WeightError;
+use crate::graph::Graph;
+
+/// A [`Graph`] with a valid weight for each of its parameters.
+///
+/// Weights are named `{layer}.{parameter}` as in PyTorch's state dictionaries: `conv1.weight`,
+/// `bn1.running_mean`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    graph: Graph,
+    weights: BTreeMap<String, Weight>,
+}
+
+impl Network {
+    /// Checks that `weights` are those of the graph: none missing, none more, shapes as declared, every
+    /// value finite, variances not negative.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightError`] naming the first weight that does not fit.
+    pub fn new(graph: Graph, weights: BTreeMap<String, Weight>) -> Result<Self, WeightError> {
+        let mut known = 0;
+        for layer in graph.layers() {
+            for parameter in layer.op.parameters() {
+                let name = format!("{}.{}", layer.name, parameter.name);
+                let Some(weight) = weights.get(&name) else {
+                    return Err(WeightError::Missing { name, expected: parameter.dims });
+                };
+                if weight.dims() != parameter.dims {
+                    return Err(WeightError::Shape { name, expected: parameter.dims, found: weight.dims().to_vec() });
+                }
+                let variance = parameter.name == "running_var";
+                let valid = |value: f32| value.is_finite() && !(variance && value < 0.0);
+                if let Some((index, &value)) = weight.to_f32().iter().enumerate().find(|&(_, &value)| !valid(value)) {
+                    return Err(WeightError::Value { name, index, value, variance });
+                }
+                known += 1;
+            }
+        }
+        if known != weights.len() {
+            let owned = |name: &str| {
+                graph.layers().iter().any(|layer| {
+                    name.strip_prefix(&layer.name)
+                        .and_then(|rest| rest.strip_prefix('.'))
+                        .is_some_and(|parameter| layer.op.parameters().iter().any(|known| known.name == parameter))
+                })
+            };
+            let name = weights.keys().find(|name| !owned(name)).cloned().unwrap_or_default();
+            return Err(WeightError::Unknown { name, graph: graph.name().to_owned() });
+        }
+        Ok(Self { graph, weights })
+    }
+
+    /// A network of this graph with deterministic pseudo-random weights (He et al. 2015: variance
+    /// `2 / fan-in`), for timing and for tests: the time of a dense layer does not depend on its values.
+    pub fn random(graph: Graph, seed: u64) -> Self {
+        let mut state = seed ^ 0x9E37_79B9_7F4A_7C15;
+        let mut uniform = move || {
+            // SplitMix64 (Steele et al. 2014); the upper 24 bits make a float in [-1, 1).
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut weights = BTreeMap::new();
+        for layer in graph.layers() {
+            for parameter in layer.op.parameters() {
+                let fan_in = parameter.dims.iter().skip(1).product::<usize>().max(1);
+                // A uniform variable in [-a, a) has the variance a^2 / 3.
+                let amplitude = (6.0 / fan_in as f32).sqrt();
+                let mut value = || match (parameter.name, parameter.dims.len()) {
+                    ("weight", 2..) => uniform() * amplitude,
+                    ("weight" | "running_var", _) => 1.0 + 0.2 * uniform(),
+                    _ => 0.1 * uniform(),
+                };
+                let array = ArrayD::from_shape_simple_fn(parameter.dims.clone(), &mut value);
+                weights.insert(format!("{}.{}", layer.name, parameter.name), Weight::F32(array));
+            }
+        }
+        Self { graph, weights }
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// All weights by full name.
+    pub fn weights(&self) -> &BTreeMap<String, Weight> {
+        &self.weights
+    }
+
+    /// The weight `{layer}.{parameter}`, where the layer has such a parameter.
+    pub fn weight(&self, layer: &str, parameter: &str) -> Option<&Weight> {
+        self.weights.get(&format!("{layer}.{parameter}"))
+    }
+
+    /// Bytes of all weights in the formats they are in.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.values().map(Weight::bytes).sum()
+    }
+
+    /// Graph and weights apart, to build another network of them.
+    pub fn into_parts(self) -> (Graph, BTreeMap<String, Weight>) {
+        (self.graph, self.weights)
+    }
+}

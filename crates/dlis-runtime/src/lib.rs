@@ -1,0 +1,1 @@
+//! Chooses an algorithm per layer, plans memory, runs sessions and traces layers.
