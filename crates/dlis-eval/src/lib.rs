@@ -1,0 +1,5 @@
+//! Datasets, accuracy, the latency protocol, memory counts, and Pareto fronts.
+#![forbid(unsafe_code)]
+
+pub mod dataset;
+pub mod digest;
