@@ -39,7 +39,9 @@ impl fmt::Display for Schedule {
 
 /// A text that names no [`Schedule`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a schedule: expected `static`, `dynamic` or `guided`, then optionally a chunk size of at least 1, as in `dynamic,4`")]
+#[error(
+    "`{0}` is not a schedule: expected `static`, `dynamic` or `guided`, then optionally a chunk size of at least 1, as in `dynamic,4`"
+)]
 pub struct ParseScheduleError(String);
 
 impl FromStr for Schedule {

@@ -1,0 +1,136 @@
+//! A backend: kernels, and the way to make an executable of a program.
+
+use std::fmt;
+
+use dlis_hw::Hardware;
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{Kernel, OpWeights, PrepareError};
+use crate::program::{Program, ProgramError};
+
+/// Why a program could not be compiled.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The program is ill-formed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// There must be one set of weights a step.
+    #[error("{steps} steps but {weights} sets of weights")]
+    WeightCount {
+        /// Steps of the program.
+        steps: usize,
+        /// Sets of weights given.
+        weights: usize,
+    },
+    /// A step names a kernel that the backend does not have.
+    #[error("step `{layer}`: backend `{backend}` has no kernel `{kernel}`")]
+    UnknownKernel {
+        /// The step's layer.
+        layer: String,
+        /// The backend.
+        backend: String,
+        /// The kernel.
+        kernel: String,
+    },
+    /// A step could not be prepared.
+    #[error("step `{layer}`: {source}")]
+    Prepare {
+        /// The step's layer.
+        layer: String,
+        /// Why.
+        source: PrepareError,
+    },
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecuteError {
+    /// The input or output given is not of the program's size.
+    #[error("{what}: expected {expected} elements, found {found}")]
+    Size {
+        /// `input` or `output`.
+        what: &'static str,
+        /// Elements of the program's tensor.
+        expected: usize,
+        /// Elements given.
+        found: usize,
+    },
+}
+
+/// Bytes that an executable holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Residency {
+    /// Packed weights and biases.
+    pub weight_bytes: usize,
+    /// The arena of activations.
+    pub activation_bytes: usize,
+    /// Scratch, of all workers together.
+    pub scratch_bytes: usize,
+}
+
+/// The time that one step took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepTrace {
+    /// Index of the step in the program.
+    pub step: usize,
+    /// Start, from the start of the run.
+    pub start_ns: u64,
+    /// Duration.
+    pub duration_ns: u64,
+}
+
+/// A program ready to run on a device.
+pub trait Executable: fmt::Debug + Send {
+    /// Runs the network on one batch: `input` NCHW, `output` features of each image. Allocates nothing on
+    /// the host.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] if the slices are not of the program's size, or the device fails.
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), ExecuteError>;
+
+    /// As [`run`](Self::run), reporting the time of each step.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    fn run_traced(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        observe: &mut dyn FnMut(StepTrace),
+    ) -> Result<(), ExecuteError>;
+
+    /// The bytes it holds.
+    fn residency(&self) -> Residency;
+
+    /// Bytes of packed weights of each step, in the program's order.
+    fn step_weight_bytes(&self) -> Vec<usize>;
+}
+
+/// A system of layer 4: a set of kernels and the way to execute a program with them.
+///
+/// An instance is configured (threads, schedule, device) when it is made; the records of a stack point
+/// name that configuration.
+pub trait Backend: fmt::Debug + Send + Sync {
+    /// Its name on the command line and in records.
+    fn name(&self) -> &str;
+
+    /// The machine it runs on; kernels are chosen for it.
+    fn hardware(&self) -> &Hardware;
+
+    /// Host threads that a run uses.
+    fn threads(&self) -> usize;
+
+    /// Its kernels, in the order in which they are listed to users.
+    fn kernels(&self) -> &[&'static dyn Kernel];
+
+    /// Makes an executable of a program; `weights` has one entry a step.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError`] naming the step.
+    fn compile(&self, program: &Program, weights: &[OpWeights<'_>]) -> Result<Box<dyn Executable>, CompileError>;
+}

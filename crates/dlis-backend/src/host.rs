@@ -1,0 +1,146 @@
+//! The executable of every backend that runs on host threads.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dlis_hw::Hardware;
+
+use crate::arena::AlignedBytes;
+use crate::backend::{CompileError, Executable, ExecuteError, Residency, StepTrace};
+use crate::executor::{Executor, Schedule};
+use crate::kernel::{Footprint, Io, Kernel, OpWeights, Prepared, Scratch};
+use crate::parallel::Parallel;
+use crate::program::Program;
+
+/// A program's prepared operations, its arena and scratch, and the executor they run on.
+pub struct HostExecutable {
+    program: Program,
+    prepared: Vec<Box<dyn Prepared>>,
+    footprints: Vec<Footprint>,
+    executor: Arc<dyn Executor>,
+    schedule: Schedule,
+    arena: AlignedBytes,
+    shared: AlignedBytes,
+    workers: AlignedBytes,
+}
+
+impl HostExecutable {
+    /// Prepares every step of a program. `backend` names the caller in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError`] naming the step.
+    pub fn new(
+        backend: &str,
+        kernels: &[&'static dyn Kernel],
+        hw: &Hardware,
+        executor: Arc<dyn Executor>,
+        schedule: Schedule,
+        program: &Program,
+        weights: &[OpWeights<'_>],
+    ) -> Result<Self, CompileError> {
+        program.validate()?;
+        if weights.len() != program.steps.len() {
+            return Err(CompileError::WeightCount { steps: program.steps.len(), weights: weights.len() });
+        }
+        let mut prepared = Vec::with_capacity(program.steps.len());
+        for (step, &weights) in program.steps.iter().zip(weights) {
+            let kernel = kernels.iter().find(|kernel| kernel.id() == step.kernel).ok_or_else(|| {
+                let (backend, kernel) = (backend.to_owned(), step.kernel.to_string());
+                CompileError::UnknownKernel { layer: step.layer.clone(), backend, kernel }
+            })?;
+            let error = |source| CompileError::Prepare { layer: step.layer.clone(), source };
+            prepared.push(kernel.prepare_checked(&step.op, weights, hw).map_err(error)?);
+        }
+        let threads = executor.threads().get();
+        let footprints: Vec<Footprint> = prepared.iter().map(|prepared| prepared.footprint(threads)).collect();
+        // Steps run one after another, so they share the scratch of the greediest.
+        let most = |of: fn(&Footprint) -> usize| footprints.iter().map(of).max().unwrap_or(0);
+        let worker = AlignedBytes::round_up(most(|footprint| footprint.worker_scratch_bytes));
+        Ok(Self {
+            arena: AlignedBytes::zeroed(program.arena_bytes),
+            shared: AlignedBytes::zeroed(AlignedBytes::round_up(most(|footprint| footprint.scratch_bytes))),
+            workers: AlignedBytes::zeroed(worker * threads),
+            program: program.clone(),
+            prepared,
+            footprints,
+            executor,
+            schedule,
+        })
+    }
+
+    fn execute(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        mut observe: Option<&mut dyn FnMut(StepTrace)>,
+    ) -> Result<(), ExecuteError> {
+        let program = &self.program;
+        let check = |what, expected: usize, found: usize| {
+            if expected == found { Ok(()) } else { Err(ExecuteError::Size { what, expected, found }) }
+        };
+        check("input", program.input_spec().elements(), input.len())?;
+        check("output", program.output_spec().elements(), output.len())?;
+        let place = |slot: crate::program::Slot| slot.offset..slot.offset + slot.spec.bytes();
+        let arena = self.arena.as_mut_slice();
+        arena[place(program.slots[program.input.0])].copy_from_slice(bytemuck::cast_slice(input));
+        let parallel = Parallel::new(&*self.executor, self.schedule);
+        let start = Instant::now();
+        let mut begun = 0;
+        for (index, (step, prepared)) in program.steps.iter().zip(&self.prepared).enumerate() {
+            let span = tracing::trace_span!("step", layer = step.layer, kernel = %step.kernel).entered();
+            let mut io = Io::in_arena(arena, &program.slots, &step.inputs, step.residual, step.output);
+            let threads = self.executor.threads().get();
+            let mut scratch = Scratch::new(self.shared.as_mut_slice(), self.workers.as_mut_slice(), threads);
+            prepared.run(&mut io, &mut scratch, parallel);
+            drop(span);
+            if let Some(observe) = &mut observe {
+                let now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                observe(StepTrace { step: index, start_ns: begun, duration_ns: now - begun });
+                begun = now;
+            }
+        }
+        let result = &arena[place(program.slots[program.output.0])];
+        output.copy_from_slice(bytemuck::cast_slice(result));
+        Ok(())
+    }
+}
+
+impl Executable for HostExecutable {
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), ExecuteError> {
+        self.execute(input, output, None)
+    }
+
+    fn run_traced(
+        &mut self,
+        input: &[f32],
+        output: &mut [f32],
+        observe: &mut dyn FnMut(StepTrace),
+    ) -> Result<(), ExecuteError> {
+        self.execute(input, output, Some(observe))
+    }
+
+    fn residency(&self) -> Residency {
+        Residency {
+            weight_bytes: self.footprints.iter().map(|footprint| footprint.weight_bytes).sum(),
+            activation_bytes: self.arena.allocated(),
+            scratch_bytes: self.shared.allocated() + self.workers.allocated(),
+        }
+    }
+
+    fn step_weight_bytes(&self) -> Vec<usize> {
+        self.footprints.iter().map(|footprint| footprint.weight_bytes).collect()
+    }
+}
+
+impl fmt::Debug for HostExecutable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostExecutable")
+            .field("program", &self.program.name)
+            .field("steps", &self.program.steps.len())
+            .field("executor", &self.executor)
+            .field("schedule", &self.schedule)
+            .finish_non_exhaustive()
+    }
+}

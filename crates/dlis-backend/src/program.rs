@@ -1,0 +1,139 @@
+//! A network as a backend executes it: operations with their kernels and the place of every tensor.
+
+use serde::{Deserialize, Serialize};
+
+use crate::arena::AlignedBytes;
+use crate::kernel_id::KernelId;
+use crate::op::OpSpec;
+use crate::tensor::TensorSpec;
+
+/// A tensor of a program, by its place in [`Program::slots`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlotId(pub usize);
+
+/// A tensor and its place in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Extents, element type and layout.
+    pub spec: TensorSpec,
+    /// First byte, a multiple of [`AlignedBytes::ALIGNMENT`].
+    pub offset: usize,
+}
+
+impl Slot {
+    fn overlaps(&self, other: &Self) -> bool {
+        self.offset < other.offset + other.spec.bytes() && other.offset < self.offset + self.spec.bytes()
+    }
+}
+
+/// One operation of a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The layer of the network that it executes, or for a reorder, that it serves.
+    pub layer: String,
+    /// What is computed.
+    pub op: OpSpec,
+    /// By what.
+    pub kernel: KernelId,
+    /// Of what.
+    pub inputs: Vec<SlotId>,
+    /// What is added before the activation, where the epilogue says so.
+    pub residual: Option<SlotId>,
+    /// Where to.
+    pub output: SlotId,
+}
+
+/// A network as a backend executes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// The network's name.
+    pub name: String,
+    /// Every tensor.
+    pub slots: Vec<Slot>,
+    /// The operations, in order.
+    pub steps: Vec<Step>,
+    /// The network's input, NCHW.
+    pub input: SlotId,
+    /// The network's result.
+    pub output: SlotId,
+    /// Bytes of the arena.
+    pub arena_bytes: usize,
+}
+
+/// What can be wrong with a program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("program `{program}`, step {step} (`{layer}`): {what}")]
+pub struct ProgramError {
+    program: String,
+    step: usize,
+    layer: String,
+    what: &'static str,
+}
+
+impl Program {
+    /// Checks what executing the program relies on: every tensor lies aligned within the arena, an
+    /// operation's tensors are those it declares, and its output overlaps none of the others.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError`] naming the step.
+    pub fn validate(&self) -> Result<(), ProgramError> {
+        let error = |step: usize, what| {
+            let layer = self.steps.get(step).map_or_else(String::new, |step| step.layer.clone());
+            ProgramError { program: self.name.clone(), step, layer, what }
+        };
+        for slot in &self.slots {
+            let end = slot.offset.checked_add(slot.spec.bytes());
+            if !slot.offset.is_multiple_of(AlignedBytes::ALIGNMENT) || end.is_none_or(|end| end > self.arena_bytes) {
+                return Err(error(0, "a tensor is not aligned or lies outside the arena"));
+            }
+        }
+        let slot = |id: SlotId| self.slots.get(id.0).copied();
+        if slot(self.input).is_none() || slot(self.output).is_none() {
+            return Err(error(0, "the input or output is not one of its tensors"));
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            let output = slot(step.output).ok_or_else(|| error(index, "its output is not one of the tensors"))?;
+            if output.spec != step.op.output {
+                return Err(error(index, "its output is not of the declared extents or layout"));
+            }
+            if step.inputs.len() != step.op.inputs.len() || step.residual.is_some() != step.op.epilogue.residual {
+                return Err(error(index, "its inputs are not as many as declared"));
+            }
+            let declared = step.op.inputs.iter().chain(step.residual.map(|_| &step.op.output));
+            for (id, declared) in step.inputs.iter().chain(step.residual.as_ref()).zip(declared) {
+                let input = slot(*id).ok_or_else(|| error(index, "an input is not one of the tensors"))?;
+                if input.spec != *declared {
+                    return Err(error(index, "an input is not of the declared extents or layout"));
+                }
+                if input.overlaps(&output) {
+                    return Err(error(index, "its output overlaps an input"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Extents of the input.
+    pub fn input_spec(&self) -> TensorSpec {
+        self.slots[self.input.0].spec
+    }
+
+    /// Extents of the result.
+    pub fn output_spec(&self) -> TensorSpec {
+        self.slots[self.output.0].spec
+    }
+
+    /// Names the arithmetic: two programs with the same text, over the same weights, compute the same
+    /// bits, whatever the backend's threads. Accuracy is measured once for each.
+    pub fn arithmetic(&self) -> String {
+        let mut text = String::new();
+        for step in &self.steps {
+            text.push_str(&step.layer);
+            text.push('=');
+            text.push_str(&step.kernel.to_string());
+            text.push('\n');
+        }
+        text
+    }
+}

@@ -1,0 +1,188 @@
+//! Tensors as kernels see them: extents, element type and layout over bytes.
+
+use std::fmt;
+
+use dlis_formats::DType;
+use serde::{Deserialize, Serialize};
+
+/// The order of the elements of an activation in memory, outermost first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Batch, channels, height, width: planes of pixels. That of PyTorch, ONNX and the datasets.
+    Nchw,
+    /// Batch, height, width, channels: a pixel's channels are neighbours ("channels last").
+    Nhwc,
+}
+
+impl Layout {
+    /// Every layout.
+    pub const ALL: [Self; 2] = [Self::Nchw, Self::Nhwc];
+
+    /// The name used in plans and records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nchw => "nchw",
+            Self::Nhwc => "nhwc",
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Extents, element type and layout of an activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TensorSpec {
+    /// Images.
+    pub batch: usize,
+    /// Channels, or features of a linear layer.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Element type.
+    pub dtype: DType,
+    /// Order in memory.
+    pub layout: Layout,
+}
+
+impl TensorSpec {
+    /// An f32 tensor.
+    pub const fn f32(batch: usize, [channels, height, width]: [usize; 3], layout: Layout) -> Self {
+        Self { batch, channels, height, width, dtype: DType::F32, layout }
+    }
+
+    /// The same tensor in another layout.
+    pub const fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// Elements of the whole batch.
+    pub const fn elements(&self) -> usize {
+        self.batch * self.channels * self.height * self.width
+    }
+
+    /// Pixels of one image.
+    pub const fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Bytes of the whole batch.
+    pub const fn bytes(&self) -> usize {
+        self.elements() * self.dtype.bytes()
+    }
+
+    /// Whether all layouts are the same bytes: images of one pixel, or of one channel.
+    pub const fn is_layout_free(&self) -> bool {
+        self.pixels() == 1 || self.channels == 1
+    }
+
+    /// Whether `self` and `other` are the same bytes: equal but for a layout that makes no difference.
+    pub fn same_bytes(&self, other: &Self) -> bool {
+        *self == other.with_layout(self.layout) && (self.layout == other.layout || self.is_layout_free())
+    }
+
+    /// Steps, in elements, from one image, channel, row and column to the next.
+    pub const fn strides(&self) -> [usize; 4] {
+        let image = self.channels * self.height * self.width;
+        match self.layout {
+            Layout::Nchw => [image, self.height * self.width, self.width, 1],
+            Layout::Nhwc => [image, 1, self.width * self.channels, self.channels],
+        }
+    }
+
+    /// The same kind of tensor with one image.
+    pub const fn one_image(self) -> Self {
+        Self { batch: 1, ..self }
+    }
+}
+
+impl fmt::Display for TensorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { batch, channels, height, width, dtype, layout } = self;
+        write!(f, "{batch}x{channels}x{height}x{width} {dtype} {layout}")
+    }
+}
+
+/// A tensor to read.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    spec: TensorSpec,
+    bytes: &'a [u8],
+}
+
+impl<'a> View<'a> {
+    /// A tensor over bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the number of bytes is not that of the spec.
+    pub fn new(spec: TensorSpec, bytes: &'a [u8]) -> Self {
+        assert_eq!(bytes.len(), spec.bytes(), "bytes of a tensor of {spec}");
+        Self { spec, bytes }
+    }
+
+    /// An f32 tensor over floats.
+    pub fn of(spec: TensorSpec, data: &'a [f32]) -> Self {
+        Self::new(spec, bytemuck::cast_slice(data))
+    }
+
+    /// Its extents, element type and layout.
+    pub fn spec(&self) -> TensorSpec {
+        self.spec
+    }
+
+    /// Its elements.
+    ///
+    /// # Panics
+    ///
+    /// If the element type is not f32: [`Kernel::support`](crate::Kernel::support) has ruled it out.
+    pub fn f32(&self) -> &'a [f32] {
+        assert_eq!(self.spec.dtype, DType::F32, "element type of {}", self.spec);
+        bytemuck::cast_slice(self.bytes)
+    }
+}
+
+/// A tensor to write.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    spec: TensorSpec,
+    bytes: &'a mut [u8],
+}
+
+impl<'a> ViewMut<'a> {
+    /// A tensor over bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the number of bytes is not that of the spec.
+    pub fn new(spec: TensorSpec, bytes: &'a mut [u8]) -> Self {
+        assert_eq!(bytes.len(), spec.bytes(), "bytes of a tensor of {spec}");
+        Self { spec, bytes }
+    }
+
+    /// An f32 tensor over floats.
+    pub fn of(spec: TensorSpec, data: &'a mut [f32]) -> Self {
+        Self::new(spec, bytemuck::cast_slice_mut(data))
+    }
+
+    /// Its extents, element type and layout.
+    pub fn spec(&self) -> TensorSpec {
+        self.spec
+    }
+
+    /// Its elements.
+    ///
+    /// # Panics
+    ///
+    /// As [`View::f32`].
+    pub fn f32(&mut self) -> &mut [f32] {
+        assert_eq!(self.spec.dtype, DType::F32, "element type of {}", self.spec);
+        bytemuck::cast_slice_mut(self.bytes)
+    }
+}
