@@ -85,8 +85,8 @@ pub enum LayerError {
     /// The window has a zero extent, does not fit the padded input, or (pooling) sees padding alone.
     #[error("the window {window:?} is ill-formed or does not fit an input of {input}")]
     Window {
-        /// The window.
-        window: Window,
+        /// The window; boxed, being by far the largest part of any error.
+        window: Box<Window>,
         /// The input.
         input: Shape,
     },

@@ -31,9 +31,9 @@ impl Shape {
         Self { channels, height, width }
     }
 
-    /// Elements of one image.
+    /// Elements of one image; saturates for a shape that no graph would accept.
     pub const fn elements(&self) -> usize {
-        self.channels * self.height * self.width
+        self.channels.saturating_mul(self.height).saturating_mul(self.width)
     }
 
     /// Height and width.
@@ -198,22 +198,22 @@ impl Graph {
     }
 
     /// Multiply-accumulates of one layer for one image: those of convolutions and linear layers, padding
-    /// counted as if it were data (the field's convention).
+    /// counted as if it were data (the field's convention). Saturates at [`u64::MAX`].
     pub fn layer_macs(&self, layer: usize) -> u64 {
         match self.layers[layer].op {
             Op::Conv2d(conv) => {
-                let [out, per_group, height, width] = conv.weight_dims();
-                let plane = self.shapes[layer].height * self.shapes[layer].width;
-                (out * plane) as u64 * (per_group * height * width) as u64
+                // Each factor is at most `MAX_ELEMENTS`, so that the product may just leave u64.
+                let [_, per_group, height, width] = conv.weight_dims();
+                (self.shapes[layer].elements() as u64).saturating_mul((per_group * height * width) as u64)
             }
             Op::Linear(linear) => linear.in_features as u64 * linear.out_features as u64,
             _ => 0,
         }
     }
 
-    /// Multiply-accumulates of the network for one image.
+    /// Multiply-accumulates of the network for one image. Saturates at [`u64::MAX`].
     pub fn macs(&self) -> u64 {
-        (0..self.layers.len()).map(|layer| self.layer_macs(layer)).sum()
+        (0..self.layers.len()).fold(0, |sum, layer| sum.saturating_add(self.layer_macs(layer)))
     }
 
     /// Trainable parameters of one layer (running statistics are not among them).
@@ -247,7 +247,12 @@ fn infer(op: &Op, inputs: &[Shape]) -> Result<Shape, LayerError> {
         }
     };
     let windowed = |window: crate::Window, out_channels| {
-        let plane = window.output(x.plane()).ok_or(LayerError::Window { window, input: x })?;
+        let error = LayerError::Window { window: Box::new(window), input: x };
+        let (Some(plane), Some(padded)) = (window.output(x.plane()), window.padded(x.plane())) else {
+            return Err(error);
+        };
+        // Kernels index the padded input, so that its extents (and with them the window's) are bounded too.
+        Shape::checked(x.channels, padded).ok_or(LayerError::TooLarge)?;
         Shape::checked(out_channels, plane).ok_or(LayerError::TooLarge)
     };
     match *op {
@@ -291,7 +296,7 @@ fn infer(op: &Op, inputs: &[Shape]) -> Result<Shape, LayerError> {
             let Pool { window, .. } = pool;
             let reach = |axis: usize| window.padding[axis].max(window.padding[axis + 2]) < window.kernel[axis];
             if window.dilation != [1; 2] || !reach(0) || !reach(1) {
-                return Err(LayerError::Window { window, input: x });
+                return Err(LayerError::Window { window: Box::new(window), input: x });
             }
             windowed(window, x.channels)
         }
@@ -312,7 +317,7 @@ fn infer(op: &Op, inputs: &[Shape]) -> Result<Shape, LayerError> {
             }
             Shape::checked(sum, x.plane()).ok_or(LayerError::TooLarge)
         }
-        Op::Flatten => Ok(Shape::new(x.elements(), 1, 1)),
+        Op::Flatten => Shape::checked(x.elements(), [1, 1]).ok_or(LayerError::TooLarge),
         Op::Scale => {
             if inputs[1] != Shape::new(x.channels, 1, 1) {
                 return Err(LayerError::Mismatch { op: op.name(), first: x, other: inputs[1] });
@@ -423,3 +428,6 @@ impl GraphBuilder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! A graph with its weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use dlis_formats::Weight;
 use ndarray::ArrayD;
@@ -26,7 +26,7 @@ impl Network {
     ///
     /// [`WeightError`] naming the first weight that does not fit.
     pub fn new(graph: Graph, weights: BTreeMap<String, Weight>) -> Result<Self, WeightError> {
-        let mut known = 0;
+        let mut known = HashSet::with_capacity(weights.len());
         for layer in graph.layers() {
             for parameter in layer.op.parameters() {
                 let name = format!("{}.{}", layer.name, parameter.name);
@@ -41,19 +41,11 @@ impl Network {
                 if let Some((index, &value)) = weight.to_f32().iter().enumerate().find(|&(_, &value)| !valid(value)) {
                     return Err(WeightError::Value { name, index, value, variance });
                 }
-                known += 1;
+                known.insert(name);
             }
         }
-        if known != weights.len() {
-            let owned = |name: &str| {
-                graph.layers().iter().any(|layer| {
-                    name.strip_prefix(&layer.name)
-                        .and_then(|rest| rest.strip_prefix('.'))
-                        .is_some_and(|parameter| layer.op.parameters().iter().any(|known| known.name == parameter))
-                })
-            };
-            let name = weights.keys().find(|name| !owned(name)).cloned().unwrap_or_default();
-            return Err(WeightError::Unknown { name, graph: graph.name().to_owned() });
+        if let Some(name) = weights.keys().find(|&name| !known.contains(name)) {
+            return Err(WeightError::Unknown { name: name.clone(), graph: graph.name().to_owned() });
         }
         Ok(Self { graph, weights })
     }
@@ -86,6 +78,17 @@ impl Network {
             }
         }
         Self { graph, weights }
+    }
+
+    /// The same network with every weight as dense f32, which changes no value.
+    #[must_use]
+    pub fn to_f32(self) -> Self {
+        let dense = |weight: Weight| match weight {
+            Weight::F32(_) => weight,
+            other => Weight::F32(other.to_f32().into_owned()),
+        };
+        let weights = self.weights.into_iter().map(|(name, weight)| (name, dense(weight))).collect();
+        Self { graph: self.graph, weights }
     }
 
     /// The graph.

@@ -55,16 +55,22 @@ impl Window {
         self.kernel[0] * self.kernel[1]
     }
 
+    /// Height and width of an input with its padding; `None` on overflow.
+    pub(crate) fn padded(&self, input: [usize; 2]) -> Option<[usize; 2]> {
+        let axis = |i: usize| input[i].checked_add(self.padding[i])?.checked_add(self.padding[i + 2]);
+        Some([axis(0)?, axis(1)?])
+    }
+
     /// Extent of the output for an input of this height and width; `None` where the window is
     /// ill-formed (a zero extent, an overflow) or larger than the padded input.
     pub fn output(&self, input: [usize; 2]) -> Option<[usize; 2]> {
+        let padded = self.padded(input)?;
         let axis = |i: usize| {
-            let padded = input[i].checked_add(self.padding[i])?.checked_add(self.padding[i + 2])?;
             let reach = self.dilation[i].checked_mul(self.kernel[i].checked_sub(1)?)?.checked_add(1)?;
             if self.dilation[i] == 0 {
                 return None;
             }
-            Some(padded.checked_sub(reach)?.checked_div(self.stride[i])? + 1)
+            Some(padded[i].checked_sub(reach)?.checked_div(self.stride[i])? + 1)
         };
         Some([axis(0)?, axis(1)?])
     }
@@ -105,6 +111,10 @@ const fn is_one(value: &usize) -> bool {
 
 impl Conv2d {
     /// Extents of the weight: `[out, in / groups, height, width]`.
+    ///
+    /// # Panics
+    ///
+    /// If there are no groups, which no valid graph has.
     pub const fn weight_dims(&self) -> [usize; 4] {
         [self.out_channels, self.in_channels / self.groups, self.window.kernel[0], self.window.kernel[1]]
     }
@@ -164,15 +174,7 @@ impl Activation {
                     x
                 }
             }
-            Self::Relu6 => {
-                if x < 0.0 {
-                    0.0
-                } else if x > 6.0 {
-                    6.0
-                } else {
-                    x
-                }
-            }
+            Self::Relu6 => x.clamp(0.0, 6.0),
             Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         }
     }
@@ -181,7 +183,7 @@ impl Activation {
 /// What a layer computes. Activations are `[batch, channels, height, width]`; the features of a linear
 /// layer are channels of a 1x1 image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
     /// Two-dimensional convolution; parameters `weight` and, if so declared, `bias`.
     Conv2d(Conv2d),
