@@ -6,6 +6,7 @@ mod error;
 pub mod graph;
 mod network;
 mod op;
+pub mod zoo;
 
 pub use error::{GraphError, LayerError, WeightError};
 pub use graph::{Graph, GraphBuilder, Layer, Shape, Value};
