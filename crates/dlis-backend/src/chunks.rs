@@ -65,7 +65,14 @@ impl Dealer {
     }
 
     /// Passes `take` the ranges of worker `worker` of `threads` in a loop of `n` iterations.
-    pub fn deal(&self, n: usize, schedule: Schedule, threads: usize, worker: usize, mut take: impl FnMut(Range<usize>)) {
+    pub fn deal(
+        &self,
+        n: usize,
+        schedule: Schedule,
+        threads: usize,
+        worker: usize,
+        mut take: impl FnMut(Range<usize>),
+    ) {
         match schedule {
             Schedule::Static => {
                 let range = static_range(n, threads, worker);
@@ -126,12 +133,7 @@ mod tests {
 
     fn schedules(chunk: usize) -> [Schedule; 4] {
         let chunk = NonZeroUsize::new(chunk).unwrap();
-        [
-            Schedule::Static,
-            Schedule::StaticChunk(chunk),
-            Schedule::Dynamic(chunk),
-            Schedule::Guided(chunk),
-        ]
+        [Schedule::Static, Schedule::StaticChunk(chunk), Schedule::Dynamic(chunk), Schedule::Guided(chunk)]
     }
 
     /// The ranges worker by worker, the workers one after another.

@@ -9,10 +9,12 @@
 
 mod arena;
 mod backend;
+mod chunks;
 mod executor;
 mod host;
 mod kernel;
 mod kernel_id;
+mod nesting;
 mod op;
 mod parallel;
 mod program;
@@ -20,10 +22,12 @@ mod tensor;
 
 pub use arena::AlignedBytes;
 pub use backend::{Backend, CompileError, Executable, ExecuteError, Residency, StepTrace};
+pub use chunks::{Dealer, guided_chunk};
 pub use executor::{Executor, ParseScheduleError, Schedule, Serial, static_range};
 pub use host::HostExecutable;
 pub use kernel::{Footprint, Io, Kernel, OpWeights, PrepareError, Prepared, Scratch, Support};
 pub use kernel_id::{KernelId, KernelPattern, ParseKernelIdError};
+pub use nesting::{ExecutorId, Nesting, NestingScope};
 pub use op::{Epilogue, OpSpec, Operation};
 pub use parallel::{Disjoint, Parallel};
 pub use program::{Program, ProgramError, Slot, SlotId, Step};
