@@ -197,6 +197,18 @@ impl Graph {
         self.layers[layer].inputs.iter().map(|&value| self.shape(value)).collect()
     }
 
+    /// How often each layer's output is read: by the inputs of layers, and once as the network's result.
+    pub fn uses(&self) -> Vec<usize> {
+        let mut uses = vec![0; self.layers.len()];
+        let inputs = self.layers.iter().flat_map(|layer| layer.inputs.iter().copied());
+        for value in inputs.chain([self.output]) {
+            if let Value::Layer(index) = value {
+                uses[index] += 1;
+            }
+        }
+        uses
+    }
+
     /// Multiply-accumulates of one layer for one image: those of convolutions and linear layers, padding
     /// counted as if it were data (the field's convention). Saturates at [`u64::MAX`].
     pub fn layer_macs(&self, layer: usize) -> u64 {

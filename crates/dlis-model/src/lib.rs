@@ -3,12 +3,16 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod fold;
 pub mod graph;
 mod network;
 mod op;
+mod summary;
 pub mod zoo;
 
 pub use error::{GraphError, LayerError, WeightError};
+pub use fold::{FoldError, fold_batch_norm};
 pub use graph::{Graph, GraphBuilder, Layer, Shape, Value};
 pub use network::Network;
 pub use op::{Activation, Conv2d, Linear, Op, Parameter, Pool, Window};
+pub use summary::{Summary, SummaryRow};

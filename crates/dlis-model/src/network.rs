@@ -116,3 +116,70 @@ impl Network {
         (self.graph, self.weights)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dlis_formats::Format;
+    use half::f16;
+    use ndarray::arr1;
+
+    use super::*;
+    use crate::{Shape, Value, Window};
+
+    fn graph() -> Graph {
+        let mut graph = Graph::builder("g", Shape::new(2, 4, 4));
+        let x = graph.conv("conv", Value::Input, 3, Window::square(3));
+        let x = graph.batch_norm("bn", x);
+        graph.finish(x).unwrap()
+    }
+
+    /// The error after one change to valid weights.
+    fn error(change: impl FnOnce(&mut BTreeMap<String, Weight>)) -> WeightError {
+        let (graph, mut weights) = Network::random(graph(), 0).into_parts();
+        change(&mut weights);
+        Network::new(graph, weights).unwrap_err()
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_named() {
+        let vector = |values: &[f32]| Weight::F32(arr1(values).into_dyn());
+        let set = |name: &'static str, weight| error(|weights| drop(weights.insert(name.to_owned(), weight)));
+        let messages = [
+            set("bn.running_var", vector(&[1.0, -1.0, 1.0])),
+            set("bn.running_mean", vector(&[f32::NAN, -1.0, 1.0])),
+            set("bn.bias", vector(&[0.0; 4])),
+            set("conv.bias", vector(&[0.0; 3])),
+            error(|weights| drop(weights.remove("conv.weight"))),
+        ]
+        .map(|error| error.to_string());
+        insta::assert_snapshot!(messages.join("\n"), @r"
+        weight `bn.running_var`: element 1 is -1, expected a finite number that is not negative
+        weight `bn.running_mean`: element 0 is NaN, expected a finite number
+        weight `bn.bias`: expected shape [3], found [4]
+        weight `conv.bias` belongs to no layer of `g`
+        weight `conv.weight` is missing: expected [3, 2, 3, 3]
+        ");
+    }
+
+    #[test]
+    fn random_weights_are_a_valid_network_that_the_seed_decides() {
+        let network = Network::random(graph(), 7);
+        let (graph, weights) = network.clone().into_parts();
+        assert_eq!(Network::new(graph.clone(), weights).unwrap(), network);
+        assert_eq!(Network::random(graph.clone(), 7), network);
+        assert_ne!(Network::random(graph, 8), network);
+    }
+
+    #[test]
+    fn converting_to_f32_changes_no_value() {
+        let (graph, weights) = Network::random(graph(), 0).into_parts();
+        let half = |weight: Weight| Weight::F16(weight.to_f32().mapv(f16::from_f32));
+        let weights = weights.into_iter().map(|(name, weight)| (name, half(weight))).collect();
+        let network = Network::new(graph, weights).unwrap();
+        let dense = network.clone().to_f32();
+        assert_eq!(dense.weight_bytes(), 2 * network.weight_bytes());
+        for (name, weight) in dense.weights() {
+            assert_eq!(weight.convert(Format::DenseF16).as_ref(), Ok(&network.weights()[name]));
+        }
+    }
+}
