@@ -90,6 +90,13 @@ pub struct OpSpec {
 }
 
 impl OpSpec {
+    /// The same operation with all its tensors in one layout.
+    #[must_use]
+    pub fn in_layout(&self, layout: crate::Layout) -> Self {
+        let inputs = self.inputs.iter().map(|input| input.with_layout(layout)).collect();
+        Self { inputs, output: self.output.with_layout(layout), ..self.clone() }
+    }
+
     /// Multiply-accumulates for the whole batch, of convolutions and linear layers.
     pub fn macs(&self) -> u64 {
         match self.operation {

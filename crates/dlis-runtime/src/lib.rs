@@ -1,1 +1,43 @@
 //! Chooses an algorithm per layer, plans memory, runs sessions and traces layers.
+//!
+//! A [`Network`](dlis_model::Network) becomes a [`Session`] in four steps, each of which can be looked at:
+//! batch-norms are folded and layers fused into operations; a [`Policy`] picks a kernel and a layout for
+//! each; the activations are laid out in one arena by their lifetimes; the backend packs the weights.
+//!
+//! ```
+//! use dlis_backend::Schedule;
+//! use dlis_cpu_rayon::RayonBackend;
+//! use dlis_model::{Network, zoo};
+//! use dlis_runtime::{Planner, Policy, Session};
+//!
+//! let network = Network::random(zoo::graph("mobilenet-cifar10")?, 0);
+//! let backend = RayonBackend::new(2.try_into()?, Schedule::Static)?;
+//! let plan = Planner::new(&backend).policy(Policy::Heuristic).plan(&network)?;
+//! println!("{}", plan.explain(&backend));
+//! let mut session = Session::new(&backend, plan)?;
+//! let mut logits = vec![0.0; session.output_len()];
+//! session.run(&vec![0.5; session.input_len()], &mut logits)?;
+//! assert_eq!(logits.len(), 10);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod choose;
+mod error;
+mod explain;
+mod lower;
+mod memory;
+mod plan;
+mod policy;
+mod session;
+mod trace;
+mod tune;
+
+pub use error::{PlanError, SessionError};
+pub use explain::{Explanation, KernelVerdict, StepExplanation};
+pub use lower::{LoweredOp, Source};
+pub use plan::{Plan, Planner};
+pub use policy::{ParsePolicyError, Policy};
+pub use session::{LayerTime, Session};
+pub use trace::{TraceEvent, chrome_trace};
+pub use tune::{TuneCache, TuneCacheError};

@@ -1,0 +1,128 @@
+//! Why each kernel was chosen, and why every other was not.
+
+use std::fmt;
+
+use dlis_backend::{Backend, KernelId, Layout, Step, Support};
+use serde::{Deserialize, Serialize};
+
+use crate::choose::Choice;
+use crate::policy::Policy;
+
+/// Why a kernel was not chosen for a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelVerdict {
+    /// The kernel.
+    pub kernel: KernelId,
+    /// A clause that completes "not chosen because …".
+    pub reason: String,
+}
+
+/// The choice for one step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepExplanation {
+    /// The layer.
+    pub layer: String,
+    /// What is computed.
+    pub op: String,
+    /// Layout of the output.
+    pub layout: Layout,
+    /// The kernel chosen.
+    pub kernel: KernelId,
+    /// Why.
+    pub reason: String,
+    /// Every other kernel of the operation.
+    pub others: Vec<KernelVerdict>,
+}
+
+/// The choices of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The policy.
+    pub policy: String,
+    /// Every step, in order.
+    pub steps: Vec<StepExplanation>,
+}
+
+impl Explanation {
+    pub(crate) fn new<'a>(
+        policy: &Policy,
+        steps: impl Iterator<Item = (&'a Step, Option<&'a Choice>)>,
+        backend: &dyn Backend,
+    ) -> Self {
+        let steps = steps.map(|(step, choice)| explain(policy, step, choice, backend)).collect();
+        Self { policy: policy.to_string(), steps }
+    }
+}
+
+fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn Backend) -> StepExplanation {
+    let cost = |cost: f64| match policy {
+        Policy::Measured => format!("measured {:.1} µs", cost / 1e3),
+        _ => format!("estimated {:.1} µs on the nominal machine", cost / 1e3),
+    };
+    let reason = match choice {
+        None => "a layer wants the tensor in another layout".to_owned(),
+        Some(choice) => match policy {
+            Policy::Fixed(pattern) if pattern.matches(&choice.chosen.kernel.id()) => format!("it matches `{pattern}`"),
+            Policy::Fixed(pattern) => {
+                format!("no kernel that matches `{pattern}` can execute the layer; {}", cost(choice.chosen.cost))
+            }
+            _ => cost(choice.chosen.cost),
+        },
+    };
+    let hw = backend.hardware();
+    let rejected = |kernel: &&&'static dyn dlis_backend::Kernel| {
+        kernel.id().op() == step.op.operation.name() && kernel.id() != step.kernel
+    };
+    let others = backend.kernels().iter().filter(rejected).map(|kernel| {
+        let id = kernel.id();
+        let candidates = choice.map_or(&[][..], |choice| &choice.candidates);
+        let best =
+            candidates.iter().filter(|candidate| candidate.kernel.id() == id).min_by(|a, b| a.cost.total_cmp(&b.cost));
+        let reason = match (best, policy) {
+            (Some(_), Policy::Fixed(pattern)) if !pattern.matches(&id) => format!("it does not match `{pattern}`"),
+            (Some(candidate), _) if candidate.abandoned => {
+                format!("it had taken {:.1} µs when measuring it was given up", candidate.cost / 1e3)
+            }
+            (Some(candidate), _) => {
+                let layout = candidate.spec.output.layout;
+                let chosen = choice.map_or(f64::INFINITY, |choice| choice.chosen.cost);
+                if candidate.cost <= chosen && layout != step.op.output.layout {
+                    format!("{}, but it needs {layout} tensors and reordering costs more", cost(candidate.cost))
+                } else {
+                    format!("{}, {:.2} times the chosen", cost(candidate.cost), candidate.cost / chosen)
+                }
+            }
+            (None, _) => {
+                let reason = |layout| match kernel.support(&step.op.in_layout(layout), hw) {
+                    Support::No(reason) => reason.into_owned(),
+                    Support::Yes => "another comes first".to_owned(),
+                };
+                let reasons = Layout::ALL.map(reason);
+                if reasons[0] == reasons[1] { reasons[0].clone() } else { format!("{} / {}", reasons[0], reasons[1]) }
+            }
+        };
+        KernelVerdict { kernel: id, reason }
+    });
+    StepExplanation {
+        layer: step.layer.clone(),
+        op: step.op.to_string(),
+        layout: step.op.output.layout,
+        kernel: step.kernel.clone(),
+        reason,
+        others: others.collect(),
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "policy: {}", self.policy)?;
+        for step in &self.steps {
+            writeln!(f, "{} ({}, {})", step.layer, step.op, step.layout)?;
+            writeln!(f, "  chosen  {}: {}", step.kernel, step.reason)?;
+            for other in &step.others {
+                writeln!(f, "  not     {}: {}", other.kernel, other.reason)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! A planned network, compiled and ready to run.
+
+use std::time::Instant;
+
+use dlis_backend::{Backend, Executable, Program, Residency, StepTrace};
+use serde::{Deserialize, Serialize};
+
+use crate::error::SessionError;
+use crate::plan::Plan;
+use crate::trace::TraceEvent;
+
+/// The time that one step takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerTime {
+    /// The layer.
+    pub layer: String,
+    /// What is computed.
+    pub op: String,
+    /// By what.
+    pub kernel: String,
+    /// Median over the runs.
+    pub median_ns: u64,
+    /// Multiply-accumulates of the whole batch.
+    pub macs: u64,
+    /// Bytes that must move: activations and packed weights, once each.
+    pub bytes: u64,
+}
+
+/// A network ready to run: packed weights, arena, scratch and executor.
+#[derive(Debug)]
+pub struct Session {
+    executable: Box<dyn Executable>,
+    program: Program,
+    prepare_ns: u64,
+}
+
+impl Session {
+    /// Has the backend pack the weights. The plan's own copy of them is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] if the backend is not the one that the plan was made for.
+    pub fn new(backend: &dyn Backend, plan: Plan) -> Result<Self, SessionError> {
+        let start = Instant::now();
+        let executable = backend.compile(plan.program(), &plan.weights())?;
+        let prepare_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Ok(Self { executable, program: plan.program().clone(), prepare_ns })
+    }
+
+    /// What it executes.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Time that packing the weights took.
+    pub fn prepare_ns(&self) -> u64 {
+        self.prepare_ns
+    }
+
+    /// Images of a run.
+    pub fn batch(&self) -> usize {
+        self.program.input_spec().batch
+    }
+
+    /// Elements of the input of a run: the batch's images, NCHW.
+    pub fn input_len(&self) -> usize {
+        self.program.input_spec().elements()
+    }
+
+    /// Elements of the result of a run.
+    pub fn output_len(&self) -> usize {
+        self.program.output_spec().elements()
+    }
+
+    /// Runs the network on a batch. Allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] if the slices are not of [`input_len`](Self::input_len) and
+    /// [`output_len`](Self::output_len) elements.
+    pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), SessionError> {
+        Ok(self.executable.run(input, output)?)
+    }
+
+    /// The bytes it holds.
+    pub fn residency(&self) -> Residency {
+        self.executable.residency()
+    }
+
+    /// Runs the network `runs` times (at least once) and returns the median time of each step.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn profile(&mut self, input: &[f32], runs: usize) -> Result<Vec<LayerTime>, SessionError> {
+        let mut times = vec![Vec::with_capacity(runs); self.program.steps.len()];
+        let mut output = vec![0.0; self.output_len()];
+        for _ in 0..runs.max(1) {
+            let mut observe = |trace: StepTrace| times[trace.step].push(trace.duration_ns);
+            self.executable.run_traced(input, &mut output, &mut observe)?;
+        }
+        let weight_bytes = self.executable.step_weight_bytes();
+        let layers = self.program.steps.iter().zip(times).zip(weight_bytes).map(|((step, mut times), weight_bytes)| {
+            times.sort_unstable();
+            LayerTime {
+                layer: step.layer.clone(),
+                op: step.op.to_string(),
+                kernel: step.kernel.to_string(),
+                median_ns: times[times.len() / 2],
+                macs: step.op.macs(),
+                bytes: step.op.activation_bytes() + weight_bytes as u64,
+            }
+        });
+        Ok(layers.collect())
+    }
+
+    /// Runs the network `runs` times and returns every step of every run, for
+    /// [`chrome_trace`](crate::chrome_trace).
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn trace(&mut self, input: &[f32], runs: usize) -> Result<Vec<TraceEvent>, SessionError> {
+        let mut output = vec![0.0; self.output_len()];
+        let mut events = Vec::with_capacity(runs * self.program.steps.len());
+        let start = Instant::now();
+        for run in 0..runs {
+            let begun = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let steps = &self.program.steps;
+            let mut observe = |trace: StepTrace| {
+                let step = &steps[trace.step];
+                events.push(TraceEvent {
+                    run,
+                    layer: step.layer.clone(),
+                    op: step.op.to_string(),
+                    kernel: step.kernel.to_string(),
+                    start_ns: begun + trace.start_ns,
+                    duration_ns: trace.duration_ns,
+                    macs: step.op.macs(),
+                });
+            };
+            self.executable.run_traced(input, &mut output, &mut observe)?;
+        }
+        Ok(events)
+    }
+}

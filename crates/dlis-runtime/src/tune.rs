@@ -1,0 +1,219 @@
+//! Measures kernels on this machine, one operation at a time, and remembers.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use dlis_backend::{AlignedBytes, Backend, OpSpec, OpWeights, Program, Slot, SlotId, Step};
+use serde::{Deserialize, Serialize};
+
+use crate::choose::Candidate;
+use crate::error::{PlanError, SessionError};
+use crate::lower::LoweredOp;
+
+/// Largest cache file that is read.
+const MAX_CACHE_BYTES: u64 = 64 << 20;
+/// A kernel whose first run takes this many times the best median so far is measured no further.
+const HOPELESS: f64 = 4.0;
+/// Runs of a kernel: at least, at most, and the time after which no more are added.
+const MIN_RUNS: usize = 5;
+const MAX_RUNS: usize = 50;
+const ENOUGH_NS: u64 = 10_000_000;
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Timing {
+    ns: f64,
+    /// Whether measuring was given up, so that `ns` is but one run.
+    abandoned: bool,
+}
+
+/// Measurements of kernels, in a file or in memory. Their keys name machine, backend, threads, kernel and
+/// operation, so that one file may serve several of each.
+#[derive(Debug)]
+pub struct TuneCache {
+    path: Option<PathBuf>,
+    timings: BTreeMap<String, Timing>,
+    dirty: bool,
+}
+
+/// Why a cache file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TuneCacheError {
+    /// The file system refused.
+    #[error("tuning cache `{path}`: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is larger than any cache.
+    #[error("tuning cache `{path}`: {bytes} bytes, expected at most {MAX_CACHE_BYTES}; delete it to measure again")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It is not a cache.
+    #[error("tuning cache `{path}`: {source}; delete it to measure again")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl TuneCache {
+    /// A cache that is forgotten.
+    pub fn in_memory() -> Self {
+        Self { path: None, timings: BTreeMap::new(), dirty: false }
+    }
+
+    /// The cache in a file, empty if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`TuneCacheError`] if the file cannot be read or is not a cache.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, TuneCacheError> {
+        let path = path.into();
+        let io = |source| TuneCacheError::Io { path: path.clone(), source };
+        let timings = match std::fs::metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(io(error)),
+            Ok(metadata) if metadata.len() > MAX_CACHE_BYTES => {
+                return Err(TuneCacheError::TooLarge { bytes: metadata.len(), path });
+            }
+            Ok(_) => {
+                let text = std::fs::read(&path).map_err(io)?;
+                serde_json::from_slice(&text).map_err(|source| TuneCacheError::Format { path: path.clone(), source })?
+            }
+        };
+        Ok(Self { path: Some(path), timings, dirty: false })
+    }
+
+    /// Number of measurements.
+    pub fn len(&self) -> usize {
+        self.timings.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.timings.is_empty()
+    }
+
+    /// Writes new measurements to the file, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`TuneCacheError`] if the file cannot be written.
+    pub fn save(&mut self) -> Result<(), TuneCacheError> {
+        let Some(path) = self.path.clone().filter(|_| self.dirty) else { return Ok(()) };
+        let io = |source| TuneCacheError::Io { path: path.clone(), source };
+        let text = serde_json::to_vec(&self.timings)
+            .map_err(|source| TuneCacheError::Format { path: path.clone(), source })?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        let write = || {
+            let mut file = std::fs::File::create(&temporary)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &path)
+        };
+        write().map_err(io)?;
+        self.dirty = false;
+        Ok(())
+    }
+}
+
+/// Measures candidates on a backend.
+pub(crate) struct Tuner<'a> {
+    backend: &'a dyn Backend,
+    cache: &'a mut TuneCache,
+    key: String,
+}
+
+impl<'a> Tuner<'a> {
+    pub(crate) fn new(backend: &'a dyn Backend, cache: &'a mut TuneCache) -> Self {
+        let key = format!("{}|{}|{}", backend.hardware().fingerprint(), backend.name(), backend.threads());
+        Self { backend, cache, key }
+    }
+
+    /// Replaces the candidates' costs by measured times.
+    pub(crate) fn measure(&mut self, op: &LoweredOp, candidates: &mut [Candidate]) -> Result<(), PlanError> {
+        // The most promising first, so that the hopeless are recognised.
+        candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+        let mut best = f64::INFINITY;
+        for candidate in candidates {
+            let id = candidate.kernel.id();
+            let key = format!("{}|{id}|{}", self.key, serde_json::to_string(&candidate.spec).unwrap_or_default());
+            let timing = match self.cache.timings.get(&key) {
+                Some(timing) => *timing,
+                None => {
+                    let timing = self.time(op, candidate, best).map_err(|source| PlanError::Measure {
+                        layer: op.layer.clone(),
+                        kernel: id.to_string(),
+                        source,
+                    })?;
+                    self.cache.timings.insert(key, timing);
+                    self.cache.dirty = true;
+                    timing
+                }
+            };
+            candidate.cost = timing.ns;
+            candidate.abandoned = timing.abandoned;
+            best = best.min(timing.ns);
+        }
+        Ok(())
+    }
+
+    fn time(&self, op: &LoweredOp, candidate: &Candidate, best: f64) -> Result<Timing, SessionError> {
+        let program = alone(&op.layer, &candidate.spec, candidate.kernel.id());
+        let weights = OpWeights { weight: op.weight.as_ref(), bias: op.bias.as_deref() };
+        let mut executable = self.backend.compile(&program, &[weights])?;
+        let input = vec![0.5; program.input_spec().elements()];
+        let mut output = vec![0.0; program.output_spec().elements()];
+        let mut run = || {
+            let mut ns = 0;
+            executable.run_traced(&input, &mut output, &mut |trace| ns = trace.duration_ns)?;
+            Ok::<u64, SessionError>(ns)
+        };
+        let first = run()?;
+        if first as f64 > HOPELESS * best && run()? as f64 > HOPELESS * best {
+            return Ok(Timing { ns: first as f64, abandoned: true });
+        }
+        let mut times = Vec::with_capacity(MAX_RUNS);
+        while times.len() < MIN_RUNS || (times.len() < MAX_RUNS && times.iter().sum::<u64>() < ENOUGH_NS) {
+            times.push(run()?);
+        }
+        times.sort_unstable();
+        Ok(Timing { ns: times[times.len() / 2] as f64, abandoned: false })
+    }
+}
+
+/// A program of one operation. Its first input is the program's; the others are zeros, which takes the
+/// same time.
+fn alone(layer: &str, op: &OpSpec, kernel: dlis_backend::KernelId) -> Program {
+    let mut slots = Vec::new();
+    let mut arena_bytes = 0;
+    let residual = op.epilogue.residual.then_some(op.output);
+    for spec in op.inputs.iter().copied().chain(residual).chain([op.output]) {
+        slots.push(Slot { spec, offset: arena_bytes });
+        arena_bytes += AlignedBytes::round_up(spec.bytes());
+    }
+    let inputs = op.inputs.len();
+    let output = SlotId(slots.len() - 1);
+    let step = Step {
+        layer: layer.to_owned(),
+        op: op.clone(),
+        kernel,
+        inputs: (0..inputs).map(SlotId).collect(),
+        residual: residual.map(|_| SlotId(inputs)),
+        output,
+    };
+    Program { name: layer.to_owned(), slots, steps: vec![step], input: SlotId(0), output, arena_bytes }
+}
