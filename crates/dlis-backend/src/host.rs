@@ -1,4 +1,4 @@
-//! The executable of every backend that runs on host threads.
+//! The backend, and the executable, of every system that runs on host threads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,11 +7,70 @@ use std::time::Instant;
 use dlis_hw::Hardware;
 
 use crate::arena::AlignedBytes;
-use crate::backend::{CompileError, Executable, ExecuteError, Residency, StepTrace};
+use crate::backend::{Backend, CompileError, Executable, ExecuteError, Residency, StepTrace};
 use crate::executor::{Executor, Schedule};
 use crate::kernel::{Footprint, Io, Kernel, OpWeights, Prepared, Scratch};
 use crate::parallel::Parallel;
 use crate::program::Program;
+
+/// A backend of kernels on an executor: all that a CPU system has to provide.
+#[derive(Clone, Debug)]
+pub struct HostBackend {
+    name: &'static str,
+    kernels: &'static [&'static dyn Kernel],
+    hw: Hardware,
+    executor: Arc<dyn Executor>,
+    schedule: Schedule,
+}
+
+impl HostBackend {
+    /// A backend of this name on this machine.
+    pub fn new(
+        name: &'static str,
+        kernels: &'static [&'static dyn Kernel],
+        executor: Arc<dyn Executor>,
+        schedule: Schedule,
+    ) -> Self {
+        Self { name, kernels, hw: Hardware::detect(), executor, schedule }
+    }
+
+    /// The same backend for a description of the machine with fewer SIMD levels, so that tests reach the
+    /// lower ones.
+    #[must_use]
+    pub fn with_hardware(self, hw: Hardware) -> Self {
+        Self { hw, ..self }
+    }
+
+    /// The schedule of its parallel loops.
+    pub fn schedule(&self) -> Schedule {
+        self.schedule
+    }
+}
+
+impl Backend for HostBackend {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn hardware(&self) -> &Hardware {
+        &self.hw
+    }
+
+    fn threads(&self) -> usize {
+        self.executor.threads().get()
+    }
+
+    fn kernels(&self) -> &[&'static dyn Kernel] {
+        self.kernels
+    }
+
+    fn compile(&self, program: &Program, weights: &[OpWeights<'_>]) -> Result<Box<dyn Executable>, CompileError> {
+        let executor = Arc::clone(&self.executor);
+        let executable =
+            HostExecutable::new(self.name, self.kernels, &self.hw, executor, self.schedule, program, weights)?;
+        Ok(Box::new(executable))
+    }
+}
 
 /// A program's prepared operations, its arena and scratch, and the executor they run on.
 pub struct HostExecutable {

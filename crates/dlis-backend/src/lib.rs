@@ -3,7 +3,7 @@
 //! A network reaches a machine in three steps. The runtime lowers a graph to operations ([`OpSpec`]) and
 //! picks a [`Kernel`] for each; it lays their tensors out in one arena, which makes a [`Program`]; a
 //! [`Backend`] compiles the program to an [`Executable`]. CPU backends differ in their [`Executor`] alone
-//! and share [`HostExecutable`]; a GPU backend is free to fuse across steps.
+//! and share [`HostBackend`]; a GPU backend is free to fuse across steps.
 //!
 //! Threads are passed in, never found: no kernel looks for a pool.
 
@@ -24,7 +24,7 @@ pub use arena::AlignedBytes;
 pub use backend::{Backend, CompileError, Executable, ExecuteError, Residency, StepTrace};
 pub use chunks::{Dealer, guided_chunk};
 pub use executor::{Executor, ParseScheduleError, Schedule, Serial, static_range};
-pub use host::HostExecutable;
+pub use host::{HostBackend, HostExecutable};
 pub use kernel::{Footprint, Io, Kernel, OpWeights, PrepareError, Prepared, Scratch, Support};
 pub use kernel_id::{KernelId, KernelPattern, ParseKernelIdError};
 pub use nesting::{ExecutorId, Nesting, NestingScope};

@@ -5,8 +5,10 @@
 //! a [`dlis_backend::Executor`].
 #![deny(unsafe_code)]
 
+mod backend;
 mod pinning;
 mod team;
 
+pub use backend::{backend, backend_on};
 pub use pinning::Pinning;
 pub use team::{Team, TeamBuilder, TeamError, WaitPolicy};

@@ -4,7 +4,9 @@
 //! [`dlis_backend::Executor`] with a fixed number of numbered workers.
 #![deny(unsafe_code)]
 
+mod backend;
 mod executor;
 mod foreman;
 
+pub use backend::backend;
 pub use executor::{BuildError, RayonExecutor};

@@ -6,12 +6,11 @@
 //!
 //! ```
 //! use dlis_backend::Schedule;
-//! use dlis_cpu_rayon::RayonBackend;
 //! use dlis_model::{Network, zoo};
 //! use dlis_runtime::{Planner, Policy, Session};
 //!
 //! let network = Network::random(zoo::graph("mobilenet-cifar10")?, 0);
-//! let backend = RayonBackend::new(2.try_into()?, Schedule::Static)?;
+//! let backend = dlis_cpu_rayon::backend(2.try_into()?, Schedule::Static)?;
 //! let plan = Planner::new(&backend).policy(Policy::Heuristic).plan(&network)?;
 //! println!("{}", plan.explain(&backend));
 //! let mut session = Session::new(&backend, plan)?;

@@ -1,0 +1,53 @@
+//! Programs that the tests need beside a Rust toolchain.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::Failure;
+
+/// A program, and the Debian package that has it.
+const NEEDED: [(&str, &str, &str); 3] = [
+    ("gcc", "gcc", "compiles the OpenMP side of the fork-join benchmark"),
+    ("chromium", "chromium", "opens the report in its test"),
+    ("chromedriver", "chromium-driver", "drives the report's test"),
+];
+
+/// Whether a program is on the path.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Programs that are missing: name, package, what for.
+pub(crate) fn missing() -> Vec<(&'static str, &'static str, &'static str)> {
+    NEEDED.into_iter().filter(|(program, ..)| find(program).is_none()).collect()
+}
+
+/// Installs what is missing where that is allowed (Debian, as root), and otherwise names it.
+pub(crate) fn install() -> Result<(), Failure> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+    let list = packages.join(" ");
+    if find("apt-get").is_none() || !is_root() {
+        return Err(Failure::new(format!("the tests need {list}: install them with `sudo apt-get install {list}`")));
+    }
+    eprintln!("==> installing {list}");
+    let apt = |args: &[&str]| {
+        let status = Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").status();
+        status.is_ok_and(|status| status.success())
+    };
+    let installed = apt(&["update", "-qq"])
+        && apt(&[&["install", "-y", "-qq", "--no-install-recommends"][..], &packages].concat());
+    if installed && self::missing().is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("`apt-get install {list}` failed: install them by hand and run this again")))
+}
+
+/// Whether this process may install packages.
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
