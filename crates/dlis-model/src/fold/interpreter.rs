@@ -40,8 +40,7 @@ fn apply(op: &Op, inputs: &[&Array3<f64>], parameter: &dyn Fn(&str) -> Vec<f64>,
             }
         }
         Op::BatchNorm { eps, .. } => {
-            let [gamma, beta, mean, variance] =
-                ["weight", "bias", "running_mean", "running_var"].map(parameter);
+            let [gamma, beta, mean, variance] = ["weight", "bias", "running_mean", "running_var"].map(parameter);
             for ((c, h, w), y) in y.indexed_iter_mut() {
                 *y = (x[[c, h, w]] - mean[c]) / (variance[c] + f64::from(eps)).sqrt() * gamma[c] + beta[c];
             }
