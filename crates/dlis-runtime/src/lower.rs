@@ -77,13 +77,7 @@ pub(crate) struct Lowered {
 pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
     let network = fold_batch_norm(network.clone())?;
     let graph = network.graph();
-    // How often each layer's result is used; the network's result counts as a use.
-    let mut uses = vec![0usize; graph.layers().len()];
-    for value in graph.layers().iter().flat_map(|layer| &layer.inputs).chain([&graph.output()]) {
-        if let Value::Layer(index) = value {
-            uses[*index] += 1;
-        }
-    }
+    let uses = graph.uses();
     let mut ops: Vec<LoweredOp> = Vec::new();
     // What each layer's result has become.
     let mut results: Vec<Source> = Vec::new();

@@ -1,5 +1,6 @@
 //! How kernels are chosen.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -35,6 +36,19 @@ impl fmt::Display for Policy {
             Self::Heuristic => f.write_str("heuristic"),
             Self::Measured => f.write_str("measured"),
         }
+    }
+}
+
+/// By their texts.
+impl Ord for Policy {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.to_string().cmp(&other.to_string())
+    }
+}
+
+impl PartialOrd for Policy {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
