@@ -33,7 +33,7 @@ struct Index {
 
 /// 1,000 images of the CIFAR-10 test set, 100 a class, that need no file and no network.
 ///
-/// Decoded on each call (about 20 ms), so keep what it returns. The images are those of
+/// Decoded on each call, which takes tens of milliseconds, so keep what it returns. The images are those of
 /// [`balanced_indices`]`(test, 100)`: accuracy on them estimates accuracy on the whole test set
 /// with a 95 % interval of about +-1.6 points at 93 %.
 ///

@@ -61,7 +61,7 @@ impl Cifar10 {
 
 /// Reads the training and the test set from `dir`, in whichever [`Form`] it holds.
 ///
-/// Takes a second or two and about 350 MB while it runs, 185 MB after. Structure is checked
+/// Takes a few seconds and about 250 MB while it runs, 185 MB after. Structure is checked
 /// (sizes, dimensions, labels), content is not: see [`Cifar10::is_authentic`].
 ///
 /// # Errors
