@@ -171,7 +171,7 @@ fn callers_on_several_threads_take_turns() {
     });
 }
 
-/// The number of threads of this process.
+/// The number of threads of this process whose names start like this.
 #[cfg(target_os = "linux")]
 fn threads_named(prefix: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();

@@ -28,8 +28,8 @@ const FIRST_POLLS: u32 = 2_000;
 /// Polls between two looks at the clock, which cost as much as several polls.
 const POLLS_PER_LOOK: u32 = 200;
 /// Polls, then time slices given up, where threads have to share CPUs.
-const SHARED_POLLS: u32 = 100;
-const SHARED_YIELDS: u32 = 16;
+const SHARED_POLLS: u32 = 10;
+const SHARED_YIELDS: u32 = 50;
 
 /// A [`WaitPolicy`] made concrete for a team on a machine.
 #[derive(Clone, Copy, Debug)]
