@@ -1,0 +1,84 @@
+//! Every case on every kernel.
+
+use std::collections::BTreeSet;
+
+use dlis_backend::{Backend, Kernel, KernelId};
+use dlis_hw::{Hardware, SimdLevel};
+
+use crate::case::Case;
+use crate::kernel::{Setup, check_against};
+use crate::reference::reference;
+use crate::report::Report;
+use crate::tolerance::Tolerance;
+
+/// Runs every case on every kernel, at each SIMD level of the machine: the lower ones are forced with
+/// [`Hardware::with_simd`].
+///
+/// Kernels whose name ends in a level that the machine lacks are skipped, which the report says. At a
+/// level below its own a kernel must decline.
+pub fn prove_kernels(kernels: &[&dyn Kernel], cases: &[Case], setup: &Setup<'_>) -> Report {
+    let mut report = start(kernels.iter().map(|kernel| kernel.id()), setup.hardware);
+    let levels: Vec<(SimdLevel, Hardware)> =
+        setup.hardware.simd_levels.iter().map(|&level| (level, setup.hardware.with_simd(level))).collect();
+    for case in cases {
+        let expected = reference(case);
+        for &kernel in kernels {
+            let id = kernel.id();
+            let own = level_of(&id);
+            if own.is_some_and(|own| !setup.hardware.supports(own)) {
+                continue;
+            }
+            for (level, hardware) in &levels {
+                let outcome = check_against(kernel, case, &expected, &Setup { hardware, ..*setup });
+                if own.is_some_and(|own| !hardware.supports(own)) {
+                    if outcome.is_passed() {
+                        report.fault(format!("{id}: supports {case:?} on a machine limited to {level}"));
+                    }
+                } else {
+                    report.record(&id, &case.name, &format!(" at {level}"), outcome);
+                }
+            }
+        }
+    }
+    report
+}
+
+/// Runs every case on every kernel of a backend, by way of programs.
+pub fn prove_backend(backend: &dyn Backend, cases: &[Case], tolerance: fn(&KernelId) -> Tolerance) -> Report {
+    let mut report = start(backend.kernels().iter().map(|kernel| kernel.id()), backend.hardware());
+    for case in cases {
+        let expected = reference(case);
+        for &kernel in backend.kernels() {
+            let id = kernel.id();
+            if level_of(&id).is_some_and(|own| !backend.hardware().supports(own)) {
+                continue;
+            }
+            let outcome = crate::backend::check_against(backend, kernel, case, &expected, tolerance(&id));
+            report.record(&id, &case.name, &format!(" on {}", backend.name()), outcome);
+        }
+    }
+    report
+}
+
+/// A report that knows of names used twice and of what the machine lacks.
+fn start(ids: impl Iterator<Item = KernelId>, hardware: &Hardware) -> Report {
+    let mut report = Report::default();
+    let mut seen = BTreeSet::new();
+    for id in ids {
+        if let Some(level) = level_of(&id).filter(|&level| !hardware.supports(level)) {
+            report.skip(&id, format!("this machine has no {level}"));
+        }
+        if !seen.insert(id.clone()) {
+            report.fault(format!("two kernels are called `{id}`"));
+        }
+    }
+    for level in SimdLevel::ALL.into_iter().filter(|&level| !hardware.supports(level)) {
+        report.note(format!("nothing ran at {level}, which this machine lacks"));
+    }
+    report
+}
+
+/// The SIMD level that a kernel's name ends in, if it is not a library's.
+fn level_of(id: &KernelId) -> Option<SimdLevel> {
+    id.isa().parse().ok()
+}
