@@ -94,8 +94,8 @@ impl RayonExecutor {
                     .num_threads(others)
                     .thread_name(|i| format!("dlis-rayon-{}", i + 1))
                     .build()?;
-                // Threads set themselves up when they first run something: not within a measured loop.
-                pool.broadcast(|_| ());
+                // What a thread allocates when it first looks for work to steal, it allocates now.
+                pool.broadcast(|_| rayon::yield_now());
                 let foreman = Arc::new(Foreman::new());
                 let resident = Arc::clone(&foreman);
                 pool.spawn(move || resident.serve());
