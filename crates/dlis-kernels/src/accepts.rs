@@ -1,0 +1,142 @@
+//! What a kernel takes of an operation besides its kind, as data.
+
+use dlis_backend::{AlignedBytes, Kernel, Layout, OpSpec, OpWeights, Operation, PrepareError, Support, TensorSpec};
+use dlis_formats::{Format, Weight};
+
+use dlis_model::Window;
+
+use crate::support;
+
+/// The format, layouts and epilogue that a kernel is written for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepts {
+    /// Layouts of the activations; all tensors of one operation must be of the same one.
+    pub(crate) layouts: &'static [Layout],
+    /// Format of the weight.
+    pub(crate) weight: Option<Format>,
+    /// Whether it adds a residual.
+    pub(crate) residual: bool,
+    /// Whether it applies an activation.
+    pub(crate) activation: bool,
+}
+
+impl Accepts {
+    /// Both layouts, no weight, no epilogue.
+    pub(crate) const PLAIN: Self = Self { layouts: &Layout::ALL, weight: None, residual: false, activation: false };
+
+    /// Checks everything but the operation's kind.
+    pub(crate) fn check(&self, op: &OpSpec) -> Support {
+        Support::when(self.residual || !op.epilogue.residual, "it adds no residual")
+            .and(|| {
+                Support::when(self.activation || op.epilogue.activation.is_none(), "it applies no further activation")
+            })
+            .and(|| {
+                let otherwise = match self.weight {
+                    Some(Format::DenseF32) => "it executes dense f32 weights only",
+                    Some(Format::DenseF16) => "it executes dense f16 weights only",
+                    None => "it has no weight",
+                };
+                Support::when(op.weight == self.weight, otherwise)
+            })
+            .and(|| support::f32_tensors(op))
+            .and(|| match self.layouts {
+                [layout] => support::layout(op, *layout),
+                _ => Support::when(common_layout(op).is_some(), "its tensors must be of one layout"),
+            })
+            .and(|| Support::when(extents_agree(op), "the extents of its tensors do not fit together"))
+    }
+}
+
+/// The answer to an operation of another kind.
+pub(crate) fn another_operation() -> Support {
+    Support::No("it executes another operation".into())
+}
+
+/// The layout of an operation's tensors, but for those that are the same in every layout; `None` if they
+/// differ. Where all are the same in every layout, channels are neighbours.
+pub(crate) fn common_layout(op: &OpSpec) -> Option<Layout> {
+    let mut layouts = op.inputs.iter().chain([&op.output]).filter(|t| !t.is_layout_free()).map(|t| t.layout);
+    let first = layouts.next().unwrap_or(Layout::Nhwc);
+    layouts.all(|layout| layout == first).then_some(first)
+}
+
+/// Whether inputs and output have the extents that the operation gives them.
+fn extents_agree(op: &OpSpec) -> bool {
+    let dims = |spec: &TensorSpec| [spec.batch, spec.channels, spec.height, spec.width];
+    let out = op.output;
+    let output = dims(&out);
+    let Some(&first) = op.inputs.first() else { return false };
+    let [batch, channels, height, width] = dims(&first);
+    let windowed = |window: Window, channels| {
+        window.output([height, width]).is_some_and(|[height, width]| output == [batch, channels, height, width])
+    };
+    let one = op.inputs.len() == 1;
+    let filled = op.inputs.iter().chain([&out]).all(|spec| spec.elements() > 0);
+    filled
+        && match op.operation {
+            Operation::Conv2d(conv) => {
+                let divides = |channels: usize| conv.groups > 0 && channels.is_multiple_of(conv.groups);
+                one && channels == conv.in_channels
+                    && divides(conv.in_channels)
+                    && divides(conv.out_channels)
+                    && windowed(conv.window, conv.out_channels)
+            }
+            Operation::Linear(linear) => {
+                one && dims(&first) == [batch, linear.in_features, 1, 1] && output == [batch, linear.out_features, 1, 1]
+            }
+            Operation::MaxPool(pool) | Operation::AvgPool(pool) => one && windowed(pool.window, channels),
+            Operation::GlobalAvgPool => one && output == [batch, channels, 1, 1],
+            Operation::Affine | Operation::Activation(_) | Operation::Softmax | Operation::Reorder => {
+                one && output == dims(&first)
+            }
+            Operation::Add => op.inputs.len() == 2 && op.inputs.iter().all(|input| dims(input) == output),
+            Operation::Concat => {
+                op.inputs.iter().map(|input| input.channels).sum::<usize>() == out.channels
+                    && op.inputs.iter().all(|input| dims(input) == [batch, input.channels, height, width])
+                    && [out.batch, out.height, out.width] == [batch, height, width]
+            }
+            Operation::Scale => {
+                op.inputs.len() == 2 && output == dims(&first) && dims(&op.inputs[1]) == [batch, channels, 1, 1]
+            }
+        }
+}
+
+/// What `prepare` answers where `support` would have said no.
+pub(crate) fn unsupported(kernel: &dyn Kernel, op: &OpSpec, support: Support) -> PrepareError {
+    let reason = match support {
+        Support::No(reason) => reason.into_owned(),
+        Support::Yes => "its scratch would be too large".to_owned(),
+    };
+    PrepareError::Unsupported { kernel: kernel.id(), op: op.to_string(), reason }
+}
+
+/// The values of a dense f32 weight of these extents, in row-major order.
+pub(crate) fn dense_f32(
+    kernel: &dyn Kernel,
+    weights: OpWeights<'_>,
+    dims: &[usize],
+) -> Result<AlignedBytes, PrepareError> {
+    match weights.weight {
+        Some(Weight::F32(array)) if array.shape() == dims => {
+            let mut packed = AlignedBytes::zeroed(array.len() * size_of::<f32>());
+            for (to, &from) in packed.f32_mut().iter_mut().zip(array) {
+                *to = from;
+            }
+            Ok(packed)
+        }
+        other => Err(PrepareError::Weight {
+            kernel: kernel.id(),
+            expected: format!("{} {dims:?}", Format::DenseF32),
+            found: other.map_or_else(|| "none".to_owned(), |weight| format!("{} {:?}", weight.format(), weight.dims())),
+        }),
+    }
+}
+
+/// The bias, of `channels` values, or of none where the operation has none.
+pub(crate) fn bias(kernel: &dyn Kernel, weights: OpWeights<'_>, channels: usize) -> Result<AlignedBytes, PrepareError> {
+    let bias = weights.bias.unwrap_or_default();
+    if bias.len() != channels {
+        return Err(PrepareError::Bias { kernel: kernel.id(), expected: channels, found: bias.len() });
+    }
+    Ok(AlignedBytes::from_f32(bias))
+}
