@@ -1,0 +1,120 @@
+//! Concatenation along the channels.
+
+use dlis_backend::{
+    Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
+    Support,
+};
+use dlis_hw::Hardware;
+
+use crate::accepts::{self, Accepts};
+use crate::blocks::{BLOCK, for_each_block};
+
+/// `concat/f32/none/copy/portable`.
+#[derive(Debug)]
+struct Concat;
+
+impl Kernel for Concat {
+    fn id(&self) -> KernelId {
+        KernelId::new("concat", "f32", "none", "copy", "portable")
+    }
+
+    fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
+        let Operation::Concat = op.operation else { return accepts::another_operation() };
+        Accepts::PLAIN.check(op)
+    }
+
+    fn efficiency(&self, _op: &OpSpec) -> f32 {
+        0.5
+    }
+
+    fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
+        match (accepts::common_layout(op), self.support(op, hw)) {
+            (Some(layout), Support::Yes) => {
+                let channels = op.inputs.iter().map(|input| input.channels).collect();
+                Ok(Box::new(PreparedConcat { layout, channels, pixels: op.output.pixels() }))
+            }
+            (_, support) => Err(accepts::unsupported(self, op, support)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PreparedConcat {
+    layout: Layout,
+    /// Channels of each input.
+    channels: Vec<usize>,
+    pixels: usize,
+}
+
+impl Prepared for PreparedConcat {
+    fn footprint(&self, _threads: usize) -> Footprint {
+        Footprint::default()
+    }
+
+    fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let total: usize = self.channels.iter().sum();
+        match self.layout {
+            // An input's planes of one image stay together.
+            Layout::Nchw => {
+                let (image_out, mut start) = (total * self.pixels, 0);
+                for (index, channels) in self.channels.iter().enumerate() {
+                    let (input, len) = (io.input(index).f32(), channels * self.pixels);
+                    for (input, output) in input.chunks(len).zip(io.output().f32().chunks_mut(image_out)) {
+                        for_each_block(parallel, &mut output[start..start + len], BLOCK, |elements, output| {
+                            output.copy_from_slice(&input[elements]);
+                        });
+                    }
+                    start += len;
+                }
+            }
+            // A pixel's channels are gathered from all inputs. Looking an input up costs, so one is copied at a
+            // time; a worker's pixels stay in its cache from one to the next.
+            Layout::Nhwc => {
+                let mut start = 0;
+                for (index, &channels) in self.channels.iter().enumerate() {
+                    let input = io.input(index).f32();
+                    parallel.for_each_row(io.output().f32(), total, |_, first, pixels| {
+                        let inputs = input[first * channels..].chunks(channels);
+                        for (pixel, input) in pixels.chunks_mut(total).zip(inputs) {
+                            pixel[start..start + channels].copy_from_slice(input);
+                        }
+                    });
+                    start += channels;
+                }
+            }
+        }
+    }
+}
+
+pub(crate) static KERNELS: &[&dyn Kernel] = &[&Concat];
+
+#[cfg(test)]
+mod tests {
+    use dlis_backend::{Epilogue, TensorSpec};
+
+    use super::*;
+    use crate::testing::{at, build, integers, run};
+
+    #[test]
+    fn channels_follow_one_another_in_both_layouts() {
+        for layout in Layout::ALL {
+            for [height, width] in [[1, 1], [3, 5], [70, 80]] {
+                let specs = [3, 1, 8].map(|channels| TensorSpec::f32(2, [channels, height, width], layout));
+                let output = TensorSpec { channels: 12, ..specs[0] };
+                let (operation, epilogue) = (Operation::Concat, Epilogue::NONE);
+                let op = OpSpec { operation, inputs: specs.to_vec(), output, epilogue, weight: None };
+                let data = [1, 2, 3].map(|i| integers(specs[i - 1].elements(), u32::try_from(i).unwrap()));
+                let expected = build(&output, |[n, c, y, x]| {
+                    let (input, c) = match c {
+                        0..3 => (0, c),
+                        3 => (1, 0),
+                        _ => (2, c - 4),
+                    };
+                    at(&specs[input], &data[input], [n, c, y, x])
+                });
+                let inputs = [&data[0][..], &data[1], &data[2]];
+                assert_eq!(run(&Concat, &op, OpWeights::default(), &inputs, None), expected, "{op} {layout}");
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Pooling over windows and over whole maps, in both layouts.
+//!
+//! A tensor is taken as `[outer, height, width, inner]`: planes of single values in NCHW, images of vectors of
+//! channels in NHWC. One loop nest then serves both.
+
+use dlis_backend::{
+    Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
+    Support,
+};
+use dlis_hw::Hardware;
+
+use crate::accepts::{self, Accepts};
+use crate::axis::Axis;
+use crate::blocks::for_each_block;
+
+/// What is made of the elements of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reduction {
+    Max,
+    Mean { include_padding: bool },
+}
+
+/// `max_pool/f32/none/direct/portable`: NaN where the window has one, else the maximum of what is not
+/// padding.
+#[derive(Debug)]
+struct MaxPool;
+
+/// `avg_pool/f32/none/direct/portable`: the mean with or without the padding; 0 over nothing but
+/// padding.
+#[derive(Debug)]
+struct AvgPool;
+
+fn prepare_window(
+    kernel: &dyn Kernel,
+    op: &OpSpec,
+    hw: &Hardware,
+    reduction: Reduction,
+) -> Result<Box<dyn Prepared>, PrepareError> {
+    let support = kernel.support(op, hw);
+    match (op.operation, accepts::common_layout(op)) {
+        (Operation::MaxPool(pool) | Operation::AvgPool(pool), Some(layout)) if support.is_yes() => {
+            let axes = Axis::both(&pool.window, &op.inputs[0], &op.output);
+            let inner = if layout == Layout::Nhwc { op.output.channels } else { 1 };
+            Ok(Box::new(PreparedPool { axes, inner, reduction }))
+        }
+        _ => Err(accepts::unsupported(kernel, op, support)),
+    }
+}
+
+impl Kernel for MaxPool {
+    fn id(&self) -> KernelId {
+        KernelId::new("max_pool", "f32", "none", "direct", "portable")
+    }
+
+    fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
+        let Operation::MaxPool(_) = op.operation else { return accepts::another_operation() };
+        Accepts::PLAIN.check(op)
+    }
+
+    fn efficiency(&self, _op: &OpSpec) -> f32 {
+        0.3
+    }
+
+    fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
+        prepare_window(self, op, hw, Reduction::Max)
+    }
+}
+
+impl Kernel for AvgPool {
+    fn id(&self) -> KernelId {
+        KernelId::new("avg_pool", "f32", "none", "direct", "portable")
+    }
+
+    fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
+        let Operation::AvgPool(_) = op.operation else { return accepts::another_operation() };
+        Accepts::PLAIN.check(op)
+    }
+
+    fn efficiency(&self, _op: &OpSpec) -> f32 {
+        0.3
+    }
+
+    fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
+        let include_padding = matches!(op.operation, Operation::AvgPool(pool) if pool.include_padding);
+        prepare_window(self, op, hw, Reduction::Mean { include_padding })
+    }
+}
+
+#[derive(Debug)]
+struct PreparedPool {
+    axes: [Axis; 2],
+    inner: usize,
+    reduction: Reduction,
+}
+
+impl Prepared for PreparedPool {
+    fn footprint(&self, _threads: usize) -> Footprint {
+        Footprint::default()
+    }
+
+    fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let input = io.input(0).f32();
+        let ([rows, columns], inner) = (&self.axes, self.inner);
+        let (row_in, row_out) = (columns.input * inner, columns.output * inner);
+        parallel.for_each_row(io.output().f32(), row_out, |_, first, outputs| {
+            for (index, output) in (first..).zip(outputs.chunks_mut(row_out)) {
+                let (outer, y) = (index / rows.output, index % rows.output);
+                output.fill(if self.reduction == Reduction::Max { f32::NEG_INFINITY } else { 0.0 });
+                for ky in rows.taps(y) {
+                    let from = &input[(outer * rows.input + rows.source(y, ky)) * row_in..][..row_in];
+                    for kx in 0..columns.kernel {
+                        match self.reduction {
+                            Reduction::Max => self.add_tap(kx, from, output, max),
+                            Reduction::Mean { .. } => self.add_tap(kx, from, output, |sum, x| sum + x),
+                        }
+                    }
+                }
+                if let Reduction::Mean { include_padding } = self.reduction {
+                    for (x, pixel) in output.chunks_mut(inner).enumerate() {
+                        let taps = if include_padding {
+                            rows.kernel * columns.kernel
+                        } else {
+                            (rows.taps(y).len() * columns.taps(x).len()).max(1)
+                        };
+                        pixel.iter_mut().for_each(|sum| *sum /= taps as f32);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The larger; NaN if either is, unlike `f32::max`.
+#[inline(always)]
+fn max(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+impl PreparedPool {
+    /// Takes what one tap of a row of the window reads into a row of the output.
+    #[inline(always)]
+    fn add_tap(&self, kx: usize, from: &[f32], output: &mut [f32], fold: impl Fn(f32, f32) -> f32) {
+        let (columns, inner) = (&self.axes[1], self.inner);
+        let inside = columns.outputs(kx);
+        if inside.is_empty() {
+            return;
+        }
+        let from = &from[columns.source(inside.start, kx) * inner..];
+        let output = &mut output[inside.start * inner..inside.end * inner];
+        if columns.stride == 1 {
+            output.iter_mut().zip(from).for_each(|(to, &from)| *to = fold(*to, from));
+        } else if inner == 1 {
+            output.iter_mut().zip(from.iter().step_by(columns.stride)).for_each(|(to, &from)| *to = fold(*to, from));
+        } else {
+            for (output, from) in output.chunks_mut(inner).zip(from.chunks(columns.stride * inner)) {
+                output.iter_mut().zip(from).for_each(|(to, &from)| *to = fold(*to, from));
+            }
+        }
+    }
+}
+
+/// `global_avg_pool/f32/none/direct/portable`.
+#[derive(Debug)]
+struct GlobalAvgPool;
+
+/// Channels averaged together where they are neighbours: as many sums as registers hold.
+const CHANNELS: usize = 16;
+
+impl Kernel for GlobalAvgPool {
+    fn id(&self) -> KernelId {
+        KernelId::new("global_avg_pool", "f32", "none", "direct", "portable")
+    }
+
+    fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
+        let Operation::GlobalAvgPool = op.operation else { return accepts::another_operation() };
+        Accepts::PLAIN.check(op)
+    }
+
+    fn efficiency(&self, _op: &OpSpec) -> f32 {
+        0.3
+    }
+
+    fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
+        let support = self.support(op, hw);
+        match accepts::common_layout(op) {
+            Some(layout) if support.is_yes() => {
+                let (pixels, channels) = (op.inputs[0].pixels(), op.output.channels);
+                Ok(Box::new(PreparedGlobal { pixels, channels, layout }))
+            }
+            _ => Err(accepts::unsupported(self, op, support)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PreparedGlobal {
+    pixels: usize,
+    channels: usize,
+    layout: Layout,
+}
+
+impl Prepared for PreparedGlobal {
+    fn footprint(&self, _threads: usize) -> Footprint {
+        Footprint::default()
+    }
+
+    fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let input = io.input(0).f32();
+        let output = io.output().f32();
+        let pixels = self.pixels as f32;
+        match self.layout {
+            Layout::Nchw => parallel.for_each_row(output, 1, |_, first, means| {
+                for (mean, plane) in means.iter_mut().zip(input[first * self.pixels..].chunks(self.pixels)) {
+                    let (blocks, rest) = plane.as_chunks::<CHANNELS>();
+                    let mut sums = [0.0; CHANNELS];
+                    for block in blocks {
+                        sums.iter_mut().zip(block).for_each(|(sum, x)| *sum += x);
+                    }
+                    *mean = (sums.iter().sum::<f32>() + rest.iter().sum::<f32>()) / pixels;
+                }
+            }),
+            Layout::Nhwc => {
+                for (input, output) in input.chunks(self.pixels * self.channels).zip(output.chunks_mut(self.channels)) {
+                    for_each_block(parallel, output, CHANNELS, |channels, means| {
+                        means.fill(0.0);
+                        for pixel in input.chunks(self.channels) {
+                            means.iter_mut().zip(&pixel[channels.clone()]).for_each(|(sum, x)| *sum += x);
+                        }
+                        means.iter_mut().for_each(|sum| *sum /= pixels);
+                    });
+                }
+            }
+        }
+    }
+}
+
+pub(crate) static KERNELS: &[&dyn Kernel] = &[&MaxPool, &AvgPool, &GlobalAvgPool];
+
+#[cfg(test)]
+mod tests {
+    use dlis_backend::{Epilogue, TensorSpec};
+    use dlis_model::{Pool, Window};
+
+    use super::*;
+    use crate::testing::{at, build, integers, run};
+
+    fn spec(operation: Operation, input: TensorSpec, [height, width]: [usize; 2]) -> OpSpec {
+        let output = TensorSpec { height, width, ..input };
+        OpSpec { operation, inputs: vec![input], output, epilogue: Epilogue::NONE, weight: None }
+    }
+
+    /// The values that a window holds, padding left out.
+    fn window_of(input: &TensorSpec, data: &[f32], window: Window, [n, c, y, x]: [usize; 4]) -> Vec<f32> {
+        let mut values = Vec::new();
+        for ky in 0..window.kernel[0] {
+            for kx in 0..window.kernel[1] {
+                let y = (y * window.stride[0] + ky * window.dilation[0]).wrapping_sub(window.padding[0]);
+                let x = (x * window.stride[1] + kx * window.dilation[1]).wrapping_sub(window.padding[1]);
+                if y < input.height && x < input.width {
+                    values.push(at(input, data, [n, c, y, x]));
+                }
+            }
+        }
+        values
+    }
+
+    #[test]
+    fn every_window_gives_the_definition_in_both_layouts() {
+        let windows = [
+            Window::square(2).with_stride(2),
+            Window::square(3).with_stride(2).with_padding(1),
+            Window::square(3).with_padding(1),
+            Window { kernel: [2, 3], stride: [1, 3], padding: [1, 0, 0, 2], dilation: [1, 1] },
+            Window { dilation: [2, 2], ..Window::square(3).with_padding(2) },
+            Window::square(1),
+        ];
+        for layout in Layout::ALL {
+            for window in windows {
+                for [channels, height, width] in [[3, 4, 4], [1, 5, 7], [9, 8, 3], [2, 1, 1]] {
+                    let input = TensorSpec::f32(2, [channels, height, width], layout);
+                    let Some(plane) = window.output([height, width]) else { continue };
+                    let data = integers(input.elements(), 1);
+                    let pool = Pool { window, include_padding: false };
+                    let op = spec(Operation::MaxPool(pool), input, plane);
+                    let max = |values: Vec<f32>| values.into_iter().fold(f32::NEG_INFINITY, f32::max);
+                    let expected = build(&op.output, |place| max(window_of(&input, &data, window, place)));
+                    assert_eq!(run(&MaxPool, &op, OpWeights::default(), &[&data], None), expected, "{op} {window:?}");
+
+                    for include_padding in [false, true] {
+                        let op = spec(Operation::AvgPool(Pool { window, include_padding }), input, plane);
+                        let expected = build(&op.output, |place| {
+                            let values = window_of(&input, &data, window, place);
+                            let count = if include_padding { window.taps() } else { values.len().max(1) };
+                            values.iter().sum::<f32>() / count as f32
+                        });
+                        assert_eq!(
+                            run(&AvgPool, &op, OpWeights::default(), &[&data], None),
+                            expected,
+                            "{op} {window:?} {include_padding}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn padding_never_wins_and_nan_always_does() {
+        let window = Window::square(3).with_padding(1).with_stride(2);
+        let pool = Pool { window, include_padding: false };
+        for layout in Layout::ALL {
+            let input = TensorSpec::f32(1, [1, 4, 4], layout);
+            let op = spec(Operation::MaxPool(pool), input, [2, 2]);
+            let max = |data: &[f32]| run(&MaxPool, &op, OpWeights::default(), &[data], None);
+            let mut data = [-5.0; 16];
+            assert_eq!(max(&data), [-5.0; 4]);
+            data[0] = f32::NEG_INFINITY;
+            data[15] = f32::INFINITY;
+            assert_eq!(max(&data), [-5.0, -5.0, -5.0, f32::INFINITY]);
+            data[0] = f32::NAN;
+            let output = max(&data);
+            assert!(output[0].is_nan() && output[1..].iter().all(|x| !x.is_nan()), "{output:?}");
+        }
+    }
+
+    #[test]
+    fn means_of_maps_are_exact_in_both_layouts() {
+        for layout in Layout::ALL {
+            for [channels, height, width] in [[1, 1, 1], [5, 4, 4], [17, 1, 8], [40, 8, 8], [3, 5, 7]] {
+                let input = TensorSpec::f32(2, [channels, height, width], layout);
+                let data = integers(input.elements(), 1);
+                let op = spec(Operation::GlobalAvgPool, input, [1, 1]);
+                let expected = build(&op.output, |[n, c, ..]| {
+                    let pixels = (0..height * width).map(|i| at(&input, &data, [n, c, i / width, i % width]));
+                    pixels.sum::<f32>() / (height * width) as f32
+                });
+                assert_eq!(run(&GlobalAvgPool, &op, OpWeights::default(), &[&data], None), expected, "{op} {layout}");
+            }
+        }
+    }
+}
