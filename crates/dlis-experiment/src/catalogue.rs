@@ -87,6 +87,18 @@ impl Catalogue {
         Self { weights: weights.into() }
     }
 
+    /// Whether a name is that of a network.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError::Network`] if it is neither in the zoo nor a file.
+    pub fn knows(&self, name: &str) -> Result<(), CatalogueError> {
+        match zoo::graph(name) {
+            Err(source) if !Path::new(name).is_file() => Err(CatalogueError::Network { name: name.to_owned(), source }),
+            _ => Ok(()),
+        }
+    }
+
     /// Loads the network of this name or path, its weights in this format.
     ///
     /// A network of the zoo without a file of weights gets made-up ones: dense kernels take the same time

@@ -1,10 +1,9 @@
 //! The stack point: one choice on every layer of the stack, and the name of its result.
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::str::FromStr;
 
-use dlis_backend::{KernelPattern, ParseKernelIdError, Schedule};
+use dlis_backend::Schedule;
+use dlis_runtime::Policy;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -16,88 +15,6 @@ pub const MAX_THREADS: usize = 4096;
 pub const MAX_BATCH: usize = 65_536;
 /// Bytes a name (a network's path, say) may take.
 const MAX_NAME_BYTES: usize = 4096;
-
-/// How the algorithm of each layer of the network is chosen.
-///
-/// Printed and parsed as `fixed:<pattern>`, `heuristic` and `measured`.
-///
-/// ```
-/// use dlis_experiment::Algorithm;
-/// let algorithm: Algorithm = "fixed:im2col-gemm".parse()?;
-/// assert_eq!(algorithm.to_string(), "fixed:im2col-gemm");
-/// assert!("im2col-gemm".parse::<Algorithm>().is_err());
-/// # Ok::<(), dlis_experiment::ParseAlgorithmError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Algorithm {
-    /// The same for every layer that has it: the kernels that fit this pattern.
-    Fixed(KernelPattern),
-    /// By rules on the shape of the layer.
-    Heuristic,
-    /// By timing the candidates on this machine.
-    Measured,
-}
-
-/// A text that names no [`Algorithm`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseAlgorithmError {
-    /// Neither of the three words.
-    #[error("`{0}` is not a choice of algorithm: expected `fixed:<pattern>`, `heuristic` or `measured`")]
-    Unknown(String),
-    /// `fixed:` followed by no pattern.
-    #[error("in `fixed:<pattern>`: {0}")]
-    Pattern(#[from] ParseKernelIdError),
-}
-
-impl fmt::Display for Algorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(pattern) => write!(f, "fixed:{pattern}"),
-            Self::Heuristic => f.write_str("heuristic"),
-            Self::Measured => f.write_str("measured"),
-        }
-    }
-}
-
-impl FromStr for Algorithm {
-    type Err = ParseAlgorithmError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match (text, text.strip_prefix("fixed:")) {
-            ("heuristic", _) => Ok(Self::Heuristic),
-            ("measured", _) => Ok(Self::Measured),
-            (_, Some(pattern)) => Ok(Self::Fixed(pattern.parse()?)),
-            _ => Err(ParseAlgorithmError::Unknown(text.to_owned())),
-        }
-    }
-}
-
-impl TryFrom<String> for Algorithm {
-    type Error = ParseAlgorithmError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Algorithm> for String {
-    fn from(algorithm: Algorithm) -> Self {
-        algorithm.to_string()
-    }
-}
-
-impl Ord for Algorithm {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.to_string().cmp(&other.to_string())
-    }
-}
-
-impl PartialOrd for Algorithm {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
 
 /// One choice on every layer of the stack.
 ///
@@ -127,7 +44,7 @@ pub struct StackPoint {
     /// Layer 3: the format of the weights.
     pub format: String,
     /// Layer 3: how the algorithm of each layer is chosen.
-    pub algorithm: Algorithm,
+    pub algorithm: Policy,
     /// Layer 4: the backend.
     pub backend: String,
     /// Layer 4: its threads, the calling one among them.
@@ -289,7 +206,7 @@ mod tests {
             network: "vgg16-cifar10".into(),
             recipe: "none".into(),
             format: "dense-f32".into(),
-            algorithm: Algorithm::Measured,
+            algorithm: Policy::Measured,
             backend: "rayon".into(),
             threads: 2,
             schedule: Schedule::Static,
@@ -323,16 +240,6 @@ mod tests {
         assert_eq!(serde_json::from_value::<StackPoint>(json.clone()).unwrap(), point());
         json["colour"] = "red".into();
         assert!(serde_json::from_value::<StackPoint>(json).unwrap_err().to_string().contains("colour"));
-    }
-
-    #[test]
-    fn algorithms_round_trip_or_are_refused() {
-        for text in ["fixed:direct", "fixed:conv2d/*/dense/*/*", "heuristic", "measured"] {
-            assert_eq!(text.parse::<Algorithm>().unwrap().to_string(), text);
-        }
-        for text in ["", "fixed", "fixed:", "fixed:Direct", "direct", "Measured", "fixed:a/b"] {
-            assert!(text.parse::<Algorithm>().is_err(), "{text}");
-        }
     }
 
     #[test]

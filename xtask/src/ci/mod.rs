@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: everything that must hold before a change lands.
 
 mod architecture;
-mod packages;
+pub(crate) mod packages;
 
 use std::path::Path;
 use std::process::Command;

@@ -39,8 +39,8 @@ pub(crate) fn install() -> Result<(), Failure> {
         let status = Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").status();
         status.is_ok_and(|status| status.success())
     };
-    let installed = apt(&["update", "-qq"])
-        && apt(&[&["install", "-y", "-qq", "--no-install-recommends"][..], &packages].concat());
+    let installed =
+        apt(&["update", "-qq"]) && apt(&[&["install", "-y", "-qq", "--no-install-recommends"][..], &packages].concat());
     if installed && self::missing().is_empty() {
         return Ok(());
     }

@@ -1,0 +1,126 @@
+//! One abstraction over vectors of f32, so that a kernel is written once for every SIMD level.
+//!
+//! A [`Simd`] value is a token: it can be had only on a machine that has the instructions, so its methods
+//! are safe to call. They are `#[inline(always)]` and compile to single instructions only inside
+//! [`Simd::vectorize`], which enters a function compiled for the level; outside they work, slowly.
+
+use std::fmt::Debug;
+
+use dlis_hw::{Hardware, SimdLevel};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use portable::Portable;
+
+/// Proof that this machine has a SIMD level, and the operations of that level.
+pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
+    /// The level.
+    const LEVEL: SimdLevel;
+    /// Elements of a vector.
+    const LANES: usize;
+    /// A vector of `LANES` f32.
+    type Vector: Copy + Debug;
+
+    /// The token, where `hw` has the level.
+    fn new(hw: &Hardware) -> Option<Self>;
+
+    /// Calls `work` in a function compiled for this level.
+    fn vectorize<W: Work>(self, work: W) -> W::Output;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::Vector;
+    /// `a * b + c`, rounded once where the level has fused multiply-add.
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a + b`.
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger of `x` and `bound`, and `x` where it is NaN.
+    fn at_least(self, x: Self::Vector, bound: Self::Vector) -> Self::Vector;
+    /// The smaller of `x` and `bound`, and `x` where it is NaN.
+    fn at_most(self, x: Self::Vector, bound: Self::Vector) -> Self::Vector;
+
+    /// The vector at `from`.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements must be readable there.
+    unsafe fn load(self, from: *const f32) -> Self::Vector;
+    /// Writes the vector to `to`.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements must be writable there.
+    unsafe fn store(self, to: *mut f32, x: Self::Vector);
+}
+
+/// A piece of work that is generic over the SIMD level: a closure that [`Simd::vectorize`] can compile
+/// for each. Implementations mark `run` `#[inline(always)]`.
+pub(crate) trait Work {
+    /// What it returns.
+    type Output;
+
+    /// The work.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Check;
+
+    impl Work for Check {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let input: Vec<f32> =
+                (0..S::LANES).map(|lane| if lane == 1 { f32::NAN } else { lane as f32 - 3.0 }).collect();
+            let mut output = vec![0.0; S::LANES];
+            // SAFETY: both hold `LANES` elements.
+            unsafe {
+                let x = simd.load(input.as_ptr());
+                let y = simd.mul_add(x, simd.splat(2.0), simd.splat(1.0));
+                let y = simd.at_most(simd.at_least(simd.add(y, simd.splat(1.0)), simd.splat(0.0)), simd.splat(6.0));
+                simd.store(output.as_mut_ptr(), y);
+            }
+            for (lane, (&x, &y)) in input.iter().zip(&output).enumerate() {
+                let expected = (2.0 * x + 2.0).clamp(0.0, 6.0);
+                assert!(y == expected || (x.is_nan() && y.is_nan()), "lane {lane}: {x} became {y}, not {expected}");
+            }
+        }
+    }
+
+    fn check<S: Simd>(hw: &Hardware) {
+        match S::new(hw) {
+            Some(simd) => simd.vectorize(Check),
+            None => eprintln!("skipped: this machine has no {:?}", S::LEVEL),
+        }
+    }
+
+    #[test]
+    fn every_level_computes_the_same() {
+        let hw = Hardware::detect();
+        check::<Portable>(&hw);
+        #[cfg(target_arch = "x86_64")]
+        {
+            check::<Avx2>(&hw);
+            check::<Avx512>(&hw);
+        }
+    }
+
+    #[test]
+    fn a_lower_level_can_be_forced() {
+        let hw = Hardware::detect().with_simd(SimdLevel::Portable);
+        assert!(Portable::new(&hw).is_some());
+        #[cfg(target_arch = "x86_64")]
+        assert!(Avx2::new(&hw).is_none() && Avx512::new(&hw).is_none());
+    }
+}

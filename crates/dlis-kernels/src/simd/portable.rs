@@ -1,0 +1,63 @@
+//! Plain Rust: arrays that the compiler vectorises for the baseline target.
+
+use dlis_hw::{Hardware, SimdLevel};
+
+use super::{Simd, Work};
+
+/// The level that every machine has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+impl Simd for Portable {
+    const LEVEL: SimdLevel = SimdLevel::Portable;
+    // The width of SSE2 and NEON, the baselines of the 64-bit targets.
+    const LANES: usize = 4;
+    type Vector = [f32; 4];
+
+    fn new(_hw: &Hardware) -> Option<Self> {
+        Some(Self)
+    }
+
+    fn vectorize<W: Work>(self, work: W) -> W::Output {
+        work.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [f32; 4] {
+        [x; 4]
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        // Not `f32::mul_add`, which is a library call where the target has no such instruction.
+        std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+    }
+
+    #[inline(always)]
+    fn add(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+
+    #[inline(always)]
+    fn at_least(self, x: [f32; 4], bound: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if x[lane] < bound[lane] { bound[lane] } else { x[lane] })
+    }
+
+    #[inline(always)]
+    fn at_most(self, x: [f32; 4], bound: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if x[lane] > bound[lane] { bound[lane] } else { x[lane] })
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> [f32; 4] {
+        // SAFETY: four elements are readable, by the caller's promise; an array is no more aligned than
+        // its elements.
+        unsafe { from.cast::<[f32; 4]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, x: [f32; 4]) {
+        // SAFETY: four elements are writable, by the caller's promise.
+        unsafe { to.cast::<[f32; 4]>().write(x) }
+    }
+}

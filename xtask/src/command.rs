@@ -1,0 +1,185 @@
+//! The commands and their arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use dlis_experiment::quantity::{parse_bytes, parse_share, parse_time_ns};
+
+/// Which network, compression, data format, algorithm, backend and thread count fits an accuracy, latency
+/// and memory budget on this hardware?
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure stack points and write a report. Run again after an interruption, it goes on.
+    #[command(after_help = "Examples:
+  cargo xtask experiment                      the built-in experiment
+  cargo xtask experiment --example > my.toml  a file to start from
+  cargo xtask experiment my.toml              your own
+  cargo xtask experiment my.toml --dry-run    what it would measure")]
+    Experiment(ExperimentArgs),
+    /// Write the report of records measured before.
+    #[command(after_help = "Example:\n  cargo xtask report --results results/default")]
+    Report(ReportArgs),
+    /// Answer which stack point to deploy, from records measured before.
+    #[command(after_help = "Examples:
+  cargo xtask recommend --min-accuracy 0.93 --max-latency 20ms --max-memory 80MB
+  cargo xtask recommend --max-disk 10MB --threads 1")]
+    Recommend(RecommendArgs),
+    /// Show for every layer of a network the kernel chosen, and why every other was not.
+    #[command(after_help = "Examples:
+  cargo xtask explain resnet18-cifar10 --algorithm measured --threads 2
+  cargo xtask explain vgg16-cifar10 --layers
+  cargo xtask explain mobilenet-cifar10 --trace out.json    then open it in ui.perfetto.dev")]
+    Explain(ExplainArgs),
+    /// Time networks, or what a parallel loop costs, without accuracy.
+    #[command(after_help = "Examples:
+  cargo xtask bench                                     every backend and algorithm
+  cargo xtask bench --network mobilenet-cifar10 --batch 1 --json
+  cargo xtask bench --fork-join --threads 2             beside GCC's OpenMP")]
+    Bench(BenchArgs),
+    /// Fetch or describe datasets.
+    #[command(after_help = "Examples:\n  cargo xtask datasets fetch cifar10\n  cargo xtask datasets list")]
+    Datasets(DatasetsArgs),
+    /// Say what this machine offers, what is missing, and how to install it.
+    Doctor,
+    /// Check everything that must hold before a change lands; installs what the tests need where it may.
+    Ci,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExperimentArgs {
+    /// The experiment's file; the built-in experiment if left out.
+    pub(crate) file: Option<PathBuf>,
+    /// Folder for records and report [default: results/NAME].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// List the stack points and what is left to measure, and stop.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print the JSON schema of experiment files and stop.
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) schema: bool,
+    /// Print the built-in experiment's file and stop.
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) example: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folder with the records, where the report goes too.
+    #[arg(long, value_name = "DIR", default_value = "results/default")]
+    pub(crate) results: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecommendArgs {
+    /// Top-1 accuracy at least: `0.93` or `93%`.
+    #[arg(long, value_parser = parse_share)]
+    pub(crate) min_accuracy: Option<f64>,
+    /// Median latency at most: `20ms`, `250us`, `1.5s`.
+    #[arg(long, value_parser = parse_time_ns)]
+    pub(crate) max_latency: Option<f64>,
+    /// Weights, activations and scratch at most: `30MB`, `28MiB`.
+    #[arg(long, value_parser = parse_bytes)]
+    pub(crate) max_memory: Option<u64>,
+    /// Images per second at least.
+    #[arg(long)]
+    pub(crate) min_throughput: Option<f64>,
+    /// The artefact on disk at most: `15MB`.
+    #[arg(long, value_parser = parse_bytes)]
+    pub(crate) max_disk: Option<u64>,
+    /// Only these networks; may be repeated.
+    #[arg(long)]
+    pub(crate) network: Vec<String>,
+    /// Only these backends; may be repeated.
+    #[arg(long)]
+    pub(crate) backend: Vec<String>,
+    /// Only these thread counts; may be repeated.
+    #[arg(long)]
+    pub(crate) threads: Vec<usize>,
+    /// Folder with the records.
+    #[arg(long, value_name = "DIR", default_value = "results/default")]
+    pub(crate) results: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A network of the zoo, or the path of an artefact.
+    pub(crate) network: String,
+    /// How kernels are chosen: `heuristic`, `measured`, `fixed:ALGORITHM` or `fixed:OP/DTYPE/FORMAT/ALGORITHM/ISA`.
+    #[arg(long, default_value = "heuristic")]
+    pub(crate) algorithm: dlis_runtime::Policy,
+    /// The system that executes it.
+    #[arg(long, default_value = "omp")]
+    pub(crate) backend: String,
+    /// Workers, the calling thread among them.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: usize,
+    /// How parallel loops are dealt out.
+    #[arg(long, default_value = "static")]
+    pub(crate) schedule: dlis_backend::Schedule,
+    /// Images of a run.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// Run it, and print the time of every layer instead of the choices.
+    #[arg(long)]
+    pub(crate) layers: bool,
+    /// Run it, and write every step to this file for Perfetto or Chrome.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Networks; may be repeated [default: the three of CIFAR-10].
+    #[arg(long)]
+    pub(crate) network: Vec<String>,
+    /// Choices of algorithms; may be repeated [default: direct, im2col-gemm, implicit-gemm and measured].
+    #[arg(long)]
+    pub(crate) algorithm: Vec<dlis_runtime::Policy>,
+    /// Backends; may be repeated [default: all].
+    #[arg(long)]
+    pub(crate) backend: Vec<String>,
+    /// Thread counts; may be repeated [default: 1 and 2, or all cores if there are more].
+    #[arg(long)]
+    pub(crate) threads: Vec<usize>,
+    /// Batches; may be repeated [default: 1 and 32].
+    #[arg(long)]
+    pub(crate) batch: Vec<usize>,
+    /// Time for one point, in milliseconds; slow ones take at least three runs.
+    #[arg(long, default_value_t = 1500)]
+    pub(crate) budget_ms: u32,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure what a parallel loop costs, beside GCC's OpenMP.
+    #[arg(long, conflicts_with_all = ["network", "algorithm", "backend", "batch"])]
+    pub(crate) fork_join: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DatasetsArgs {
+    #[command(subcommand)]
+    pub(crate) command: DatasetsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DatasetsCommand {
+    /// Fetch a dataset in full: checksummed, and resumed if interrupted.
+    Fetch {
+        /// Its name: `cifar10`.
+        #[arg(value_parser = ["cifar10"])]
+        name: String,
+        /// Where to put it [default: datasets/cifar-10].
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
+    /// List the datasets and whether they are here.
+    List,
+}

@@ -1,0 +1,121 @@
+//! `cargo xtask experiment` and `cargo xtask report`.
+
+use std::path::{Path, PathBuf};
+
+use dlis_experiment::run::{Progress, groups, run as measure};
+use dlis_experiment::{Experiment, RECORDS_FILE, Record, StackLayer, Store, catalogue, report, spec, table};
+use dlis_hw::Hardware;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::Failure;
+use crate::command::{ExperimentArgs, ReportArgs};
+use crate::laboratory::{laboratory, root};
+
+/// Steps of the progress bar.
+const STEPS: u64 = 10_000;
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
+    if args.schema {
+        println!("{}", spec::schema());
+        return Ok(());
+    }
+    if args.example {
+        print!("{}", Experiment::builtin_text());
+        return Ok(());
+    }
+    let experiment = match &args.file {
+        Some(file) => Experiment::load(file)?,
+        None => Experiment::builtin(),
+    };
+    experiment.check(accepts)?;
+    let out = args.out.clone().unwrap_or_else(|| root().join("results").join(&experiment.name));
+    std::fs::create_dir_all(&out).map_err(|error| Failure::new(format!("{}: {error}", out.display())))?;
+    let hw = Hardware::detect();
+    let points = experiment.expand(hw.logical_cores, &hw.fingerprint());
+    let mut store = Store::open(out.join(RECORDS_FILE))?;
+    for note in store.notes() {
+        eprintln!("note: {note}");
+    }
+    let left = points.iter().filter(|point| !store.contains(&point.id())).count();
+    if args.dry_run {
+        for point in &points {
+            println!("{} {} {point}", if store.contains(&point.id()) { "done" } else { "left" }, point.id());
+        }
+        println!("{left} of {} stack points are left, in {} groups", points.len(), groups(&points).len());
+        return Ok(());
+    }
+    if left > 0 {
+        eprintln!("{left} of {} stack points to measure; records go to {}", points.len(), out.display());
+        let mut threads: Vec<usize> = points.iter().map(|point| point.threads).collect();
+        threads.sort_unstable();
+        threads.dedup();
+        let mut laboratory = laboratory(&out, &experiment.accuracy, &threads)?;
+        let bar = bar();
+        let result = measure(&experiment, &mut laboratory, &mut store, &mut |progress| show(&bar, &progress));
+        bar.finish_and_clear();
+        result?;
+    } else {
+        eprintln!("all {} stack points have been measured before", points.len());
+    }
+    let of_experiment: Vec<Record> = points.iter().filter_map(|point| store.get(&point.id())).cloned().collect();
+    print_table(&of_experiment);
+    write_report(&of_experiment, &experiment.name, &out)
+}
+
+pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
+    let records = Store::read(args.results.join(RECORDS_FILE))?;
+    let name = args.results.file_name().map_or_else(|| "report".into(), |name| name.to_string_lossy().into_owned());
+    write_report(&records, &name, &args.results)
+}
+
+/// Whether a choice of an experiment file means anything here.
+fn accepts(layer: StackLayer, value: &str) -> Result<(), String> {
+    match layer {
+        StackLayer::Network => crate::laboratory::catalogue().knows(value).map_err(|error| error.to_string()),
+        StackLayer::Backend if !catalogue::BACKENDS.contains(&value) => {
+            Err(format!("no backend `{value}`; known: {}", catalogue::BACKENDS.join(", ")))
+        }
+        StackLayer::Recipe if value != catalogue::NO_RECIPE => {
+            Err(format!("no recipe `{value}`; known: {}", catalogue::NO_RECIPE))
+        }
+        StackLayer::Format => value.parse::<dlis_formats::Format>().map(|_| ()).map_err(|error| error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(STEPS);
+    let template = "[{bar:30}] {percent:>3} %, {eta} left, {msg}";
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
+    );
+    bar.enable_steady_tick(std::time::Duration::from_millis(500));
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: &Progress<'_>) {
+    bar.set_message(format!("{} of {}: {}", progress.finished, progress.points, progress.doing));
+    // A share of the work, 0 to 1.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and STEPS")]
+    bar.set_position((progress.share * STEPS as f64) as u64);
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn print_table(records: &[Record]) {
+    let text = table::table(records);
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(text.columns);
+    table.add_rows(text.rows);
+    println!("{table}");
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn write_report(records: &[Record], name: &str, out: &Path) -> Result<(), Failure> {
+    let written: Vec<PathBuf> = report::write(records, name, out)?;
+    for path in written {
+        println!("{}", path.display());
+    }
+    Ok(())
+}

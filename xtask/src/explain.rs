@@ -1,0 +1,66 @@
+//! `cargo xtask explain`.
+
+use dlis_experiment::catalogue::{NO_RECIPE, backend};
+use dlis_runtime::{Planner, Session, TuneCache, chrome_trace};
+
+use crate::Failure;
+use crate::command::ExplainArgs;
+use crate::laboratory::{catalogue, peaks};
+
+/// Runs before a trace or profile, and runs in it.
+const WARM_UP: usize = 5;
+const TRACED: usize = 10;
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    let network = catalogue().network(&args.network, NO_RECIPE, "dense-f32")?.network;
+    let system = backend(&args.backend, args.threads, args.schedule)?;
+    let mut cache = TuneCache::in_memory();
+    let planner = Planner::new(&*system).policy(args.algorithm.clone()).batch(args.batch).cache(&mut cache);
+    let plan = planner.plan(&network)?;
+    if args.trace.is_none() && !args.layers {
+        print!("{}", plan.explain(&*system));
+        return Ok(());
+    }
+    let mut session = Session::new(&*system, plan)?;
+    let input: Vec<f32> = (0..session.input_len()).map(|index| (index % 255) as f32 / 127.0 - 1.0).collect();
+    let mut output = vec![0.0; session.output_len()];
+    for _ in 0..WARM_UP {
+        session.run(&input, &mut output)?;
+    }
+    if let Some(path) = &args.trace {
+        let events = session.trace(&input, TRACED)?;
+        let text = serde_json::to_string(&chrome_trace(&args.network, &events))?;
+        std::fs::write(path, text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        println!(
+            "{} steps of {TRACED} runs: open {} in ui.perfetto.dev or chrome://tracing",
+            events.len(),
+            path.display()
+        );
+    }
+    if args.layers {
+        let roofline = peaks(&[args.threads]).roofline(args.threads);
+        let residency = session.residency();
+        let working_set = (residency.weight_bytes + residency.activation_bytes + residency.scratch_bytes) as u64;
+        let mut table = comfy_table::Table::new();
+        table.load_preset(comfy_table::presets::NOTHING);
+        table.set_header(["layer", "operation", "kernel", "us", "GFLOP/s", "of the roofline"]);
+        for layer in session.profile(&input, TRACED)? {
+            let flops = 2.0 * layer.macs as f64;
+            let least =
+                roofline.as_ref().map(|roofline| roofline.seconds(flops, layer.bytes as f64, working_set) * 1e9);
+            let share =
+                least.map_or_else(String::new, |least| format!("{:.0} %", 100.0 * least / layer.median_ns as f64));
+            table.add_row([
+                layer.layer,
+                layer.op,
+                layer.kernel,
+                format!("{:.1}", layer.median_ns as f64 / 1e3),
+                format!("{:.1}", flops / layer.median_ns as f64),
+                share,
+            ]);
+        }
+        println!("{table}");
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask recommend`.
+
+use std::collections::BTreeMap;
+
+use dlis_experiment::recommend::{Constraints, recommend};
+use dlis_experiment::{RECORDS_FILE, StackLayer, Store};
+
+use crate::Failure;
+use crate::command::RecommendArgs;
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+pub(crate) fn run(args: &RecommendArgs) -> Result<(), Failure> {
+    let path = args.results.join(RECORDS_FILE);
+    if !path.is_file() {
+        let path = path.display();
+        return Err(Failure::new(format!(
+            "no records in {path}: measure some with `cargo xtask experiment`, or name their folder with `--results`"
+        )));
+    }
+    let records = Store::read(&path)?;
+    let mut only = BTreeMap::new();
+    only.insert(StackLayer::Network, args.network.clone());
+    only.insert(StackLayer::Backend, args.backend.clone());
+    only.insert(StackLayer::Threads, args.threads.iter().map(ToString::to_string).collect());
+    let constraints = Constraints {
+        min_accuracy: args.min_accuracy,
+        max_latency_ns: args.max_latency,
+        max_memory_bytes: args.max_memory,
+        min_throughput_images_per_s: args.min_throughput,
+        max_disk_bytes: args.max_disk,
+        only,
+    };
+    let answer = recommend(&records, &constraints);
+    match answer.chosen {
+        Some(record) => println!("{}\n", record.point),
+        None => println!("no stack point fits\n"),
+    }
+    println!("{}", answer.reason);
+    for caution in &answer.cautions {
+        println!("caution: {caution}");
+    }
+    if !answer.runners_up.is_empty() {
+        println!("\nrunners-up");
+    }
+    for runner_up in &answer.runners_up {
+        println!("  {}\n    {}", runner_up.record.point, runner_up.note);
+    }
+    if answer.chosen.is_some() { Ok(()) } else { Err(Failure::new("nothing measured satisfies the constraints")) }
+}
