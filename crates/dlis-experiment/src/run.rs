@@ -15,7 +15,7 @@ use dlis_eval::accuracy::evaluate;
 use dlis_eval::dataset::{Dataset, Normalization};
 use dlis_eval::latency::{Point, Protocol, Step, measure_interleaved};
 use dlis_hw::{Hardware, Peaks, Roofline};
-use dlis_runtime::{LayerTime, Plan, Planner, Session, TuneCache};
+use dlis_runtime::{LayerTime, Plan, Planner, Policy, Session, TuneCache};
 use sha2::{Digest, Sha256};
 
 use crate::catalogue::{Catalogue, CatalogueError, Loaded, backend};
@@ -266,6 +266,7 @@ fn prepare<'p>(
     if !loaded.trained {
         notes.push("the weights are made up: the accuracy means nothing".to_owned());
     }
+    notes.extend(fallbacks(&point.algorithm, &plan));
     let accuracy = accuracy(point, &plan, loaded, weights, laboratory, known, work)?;
     let before = laboratory.allocated.map(|allocated| allocated());
     let session = Session::new(&*system, plan).map_err(|source| RunError::session(point, source))?;
@@ -286,6 +287,16 @@ fn prepare<'p>(
     let startup = Startup { load_ns: loaded.load_time.as_nanos() as f64, prepare_ns };
     let macs = loaded.network.graph().macs().saturating_mul(point.batch as u64);
     Ok(Prepared { point, session, accuracy, memory, startup, notes, macs })
+}
+
+/// Convolutions that a fixed choice could not be had for.
+fn fallbacks(policy: &Policy, plan: &Plan) -> Option<String> {
+    let Policy::Fixed(pattern) = policy else { return None };
+    let convolutions = plan.program().steps.iter().filter(|step| step.op.operation.name() == "conv2d");
+    let others: Vec<&str> =
+        convolutions.filter(|step| !pattern.matches(&step.kernel)).map(|step| step.layer.as_str()).collect();
+    let names = others.join(", ");
+    (!others.is_empty()).then(|| format!("no kernel that matches `{pattern}` executes {names}: others did"))
 }
 
 /// Names the weights of a network: what accuracy depends on beside the kernels.

@@ -31,6 +31,8 @@ use crate::simd::{Portable, Simd, Work};
 const MAX_ROWS: usize = 8;
 /// Vectors of output channels of a tile.
 const COLUMNS: usize = 2;
+/// Least output channels of a group, where there are several groups.
+const MIN_GROUP: usize = 4;
 
 const ACCEPTS: Accepts =
     Accepts { layouts: &[Layout::Nhwc], weight: Some(Format::DenseF32), residual: true, activation: true };
@@ -77,6 +79,14 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
         Support::when(op.operation.name() == self.id.op(), "it executes another operation")
             .and(|| Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level"))
             .and(|| ACCEPTS.check(op))
+            .and(|| {
+                let wide = as_conv(&op.operation)
+                    .is_some_and(|conv| conv.groups == 1 || conv.out_channels / conv.groups >= MIN_GROUP);
+                Support::when(
+                    wide,
+                    "a group has fewer than 4 output channels, so its tiles would be nearly all padding",
+                )
+            })
     }
 
     fn efficiency(&self, op: &OpSpec) -> f32 {
