@@ -1,6 +1,6 @@
 //! Numbers that look random and are the same everywhere.
 
-/// SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+/// The `SplitMix64` generator (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
 #[derive(Clone, Debug)]
 pub(crate) struct Values(u64);
 

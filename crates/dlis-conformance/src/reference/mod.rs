@@ -153,16 +153,8 @@ fn activate(function: Activation, before: Element) -> Element {
     let incoming = if before.special { 0.0 } else { before.bound };
     let (value, bound) = match function {
         Activation::Relu => (if x < 0.0 { 0.0 } else { x }, incoming),
-        Activation::Relu6 => {
-            let value = if x < 0.0 {
-                0.0
-            } else if x > 6.0 {
-                6.0
-            } else {
-                x
-            };
-            (value, incoming)
-        }
+        // Keeps a NaN, as `max` and `min` would not.
+        Activation::Relu6 => (x.clamp(0.0, 6.0), incoming),
         Activation::Sigmoid => {
             let value = 1.0 / (1.0 + (-x).exp());
             (value, incoming / 4.0 + EXP * (value + UNDERFLOW))
