@@ -8,13 +8,26 @@
 
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 mod point;
 pub mod quantity;
+pub mod recommend;
 mod record;
+pub mod report;
+pub mod run;
+pub mod spec;
 mod store;
+pub mod table;
 
-pub use point::{Algorithm, MAX_BATCH, MAX_THREADS, ParseAlgorithmError, StackLayer, StackPoint};
+pub use catalogue::Catalogue;
+pub use point::{MAX_BATCH, MAX_THREADS, StackLayer, StackPoint};
 pub use record::{
     Accuracy, InvalidField, Latency, LayerProfile, Memory, Predicted, Provenance, Record, SCHEMA, Startup,
 };
+pub use spec::{Experiment, SpecError};
 pub use store::{LineError, MAX_LINE_BYTES, MAX_STORE_BYTES, Store, StoreError};
+
+/// The file of an experiment's folder that has its records.
+pub const RECORDS_FILE: &str = "records.jsonl";
+/// The file of an experiment's folder that has the measured times of kernels.
+pub const TUNING_FILE: &str = "tuning.json";

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use dlis_eval::stats::{Interval, wilson_95};
 use serde::{Deserialize, Serialize};
 
 use crate::StackPoint;
@@ -51,17 +52,11 @@ impl Accuracy {
     /// ```
     /// # use dlis_experiment::Accuracy;
     /// let accuracy = Accuracy { dataset: "embedded".into(), images: 1000, top1: 0.93, top5: 0.99, arithmetic: "a".into() };
-    /// let (low, high) = accuracy.top1_interval();
-    /// assert!((low - 0.912).abs() < 1e-3 && (high - 0.944).abs() < 1e-3);
+    /// let interval = accuracy.top1_interval();
+    /// assert!((interval.low - 0.912).abs() < 1e-3 && (interval.high - 0.944).abs() < 1e-3);
     /// ```
-    #[allow(clippy::cast_precision_loss, reason = "counts of images are far below 2^53")]
-    pub fn top1_interval(&self) -> (f64, f64) {
-        const Z: f64 = 1.959_963_984_540_054;
-        let (n, p) = (self.images.max(1) as f64, self.top1);
-        let centre = p + Z * Z / (2.0 * n);
-        let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-        let scale = 1.0 + Z * Z / n;
-        (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
+    pub fn top1_interval(&self) -> Interval {
+        wilson_95(self.top1, self.images)
     }
 }
 
@@ -108,7 +103,7 @@ pub struct Memory {
 
 impl Memory {
     /// Weights, activations and scratch: what fronts, constraints and tables call memory.
-    pub const fn total_bytes(&self) -> u64 {
+    pub const fn resident_bytes(&self) -> u64 {
         self.weight_bytes.saturating_add(self.activation_bytes).saturating_add(self.scratch_bytes)
     }
 }

@@ -1,0 +1,85 @@
+//! The report: one HTML page that needs no network, SVG copies of its plots, and a CSV table.
+
+mod atomic;
+mod csv;
+mod html;
+mod svg;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use csv::csv;
+pub use html::html;
+pub use svg::{Plot, svg};
+
+use crate::Record;
+
+/// Why a report can't be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// There is nothing to show.
+    #[error("no records to report on: run an experiment first")]
+    Empty,
+    /// The file system refused.
+    #[error("{}: cannot write it: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A plot can't be drawn.
+    #[error("{}: cannot draw it: {message}", path.display())]
+    Draw {
+        /// The plot's file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+}
+
+/// The files of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportFiles {
+    /// `report.html`
+    pub html: PathBuf,
+    /// `records.csv`
+    pub csv: PathBuf,
+    /// `accuracy-latency.svg` and so on, in the order of [`Plot::ALL`].
+    pub svgs: Vec<PathBuf>,
+}
+
+/// Writes the report on `records` into `folder`, which is made if it is not there: `report.html`,
+/// `records.csv`, and an SVG file for each [`Plot`]. Each file is replaced as a whole or not at all.
+///
+/// # Errors
+///
+/// If there are no records or a file can't be written.
+///
+/// ```no_run
+/// use dlis_experiment::{Store, report};
+/// let records = Store::read("records.jsonl")?;
+/// let files = report::write("report", "My experiment", &records)?;
+/// assert!(files.html.ends_with("report.html"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write(folder: impl AsRef<Path>, title: &str, records: &[Record]) -> Result<ReportFiles, ReportError> {
+    let folder = folder.as_ref();
+    if records.is_empty() {
+        return Err(ReportError::Empty);
+    }
+    std::fs::create_dir_all(folder).map_err(|source| ReportError::Io { path: folder.to_owned(), source })?;
+    let save = |name: &str, text: &str| {
+        let path = folder.join(name);
+        atomic::write(&path, text.as_bytes()).map_err(|source| ReportError::Io { path: path.clone(), source })?;
+        Ok(path)
+    };
+    let mut svgs = Vec::new();
+    for plot in Plot::ALL {
+        let name = plot.file_name();
+        let text = svg(plot, records).map_err(|message| ReportError::Draw { path: folder.join(name), message })?;
+        svgs.push(save(name, &text)?);
+    }
+    let csv = save("records.csv", &csv(records))?;
+    Ok(ReportFiles { html: save("report.html", &html(title, records))?, csv, svgs })
+}

@@ -1,0 +1,233 @@
+//! Experiment files: which stack points to measure, and how.
+//!
+//! [`schema`] documents every key; `experiments/default.toml` of this crate is the
+//! [built-in experiment](Experiment::builtin) and the example to copy.
+
+mod error;
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::Path;
+
+use dlis_backend::Schedule;
+
+pub use error::SpecError;
+pub use file::{AccuracySpec, Dataset, LatencySpec, Threads, schema};
+
+use crate::recommend::Constraints;
+use crate::{StackLayer, StackPoint};
+
+/// Bytes an experiment file may take.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
+/// Stack points an experiment may have.
+pub const MAX_POINTS: usize = 100_000;
+
+const DEFAULT: &str = include_str!("../../experiments/default.toml");
+
+/// A grid of stack points, and how each is measured.
+///
+/// ```
+/// use dlis_experiment::Experiment;
+/// let text = r#"
+///     name = "threads"
+///     networks = ["mobilenet-cifar10"]
+///     algorithms = ["heuristic"]
+///     threads = [1, 2, "all"]
+/// "#;
+/// let experiment = Experiment::parse("threads.toml", text)?;
+/// let points = experiment.expand(8, "0123456789abcdef");
+/// assert_eq!(points.iter().map(|point| point.threads).collect::<Vec<_>>(), [1, 2, 8]);
+///
+/// let error = Experiment::parse("oops.toml", "name = \"oops\"\nnetwork = [\"vgg16-cifar10\"]").unwrap_err();
+/// assert!(error.to_string().starts_with("oops.toml:2:1: unknown field `network`"));
+/// # Ok::<(), dlis_experiment::SpecError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experiment {
+    /// Its name.
+    pub name: String,
+    /// Networks of the zoo, or paths of artefacts.
+    pub networks: Vec<String>,
+    /// Compression recipes.
+    pub recipes: Vec<String>,
+    /// Weight formats.
+    pub formats: Vec<String>,
+    /// Choices of algorithms.
+    pub algorithms: Vec<dlis_runtime::Policy>,
+    /// Backends.
+    pub backends: Vec<String>,
+    /// Thread counts.
+    pub threads: Vec<Threads>,
+    /// Schedules of parallel loops.
+    pub schedules: Vec<Schedule>,
+    /// Images per inference.
+    pub batches: Vec<usize>,
+    /// On which images accuracy is measured.
+    pub accuracy: AccuracySpec,
+    /// How long latency is measured.
+    pub latency: LatencySpec,
+    /// What an answer has to keep.
+    pub constraints: Constraints,
+    /// The text it was read from, to point at.
+    source: Source,
+}
+
+/// A text, and where in it the choices of each layer stand.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+struct Source {
+    file: String,
+    text: String,
+    spans: BTreeMap<StackLayer, Vec<Range<usize>>>,
+}
+
+impl Experiment {
+    /// The experiment that runs when none is given: 3 networks, 4 choices of algorithm, 2 backends, 1 and
+    /// all threads.
+    ///
+    /// # Panics
+    ///
+    /// Never: a test reads it.
+    pub fn builtin() -> Self {
+        Self::parse("default.toml", DEFAULT).expect("the built-in experiment is well formed")
+    }
+
+    /// The text of the [built-in experiment](Self::builtin), to copy.
+    pub const fn builtin_text() -> &'static str {
+        DEFAULT
+    }
+
+    /// Reads the experiment file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read, is larger than [`MAX_FILE_BYTES`], or as [`Experiment::parse`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, SpecError> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let mut text = String::new();
+        let limit = MAX_FILE_BYTES as u64 + 1;
+        File::open(path)
+            .and_then(|file| file.take(limit).read_to_string(&mut text))
+            .map_err(|source| SpecError::Io { file: name.clone(), source })?;
+        Self::parse(&name, &text)
+    }
+
+    /// Reads an experiment from the text of a file called `file`.
+    ///
+    /// # Errors
+    ///
+    /// If it is no TOML, a key is missing or unknown, a value is of the wrong type or means nothing, or
+    /// the grid has more than [`MAX_POINTS`] points. The error points at the line and column.
+    pub fn parse(file: &str, text: &str) -> Result<Self, SpecError> {
+        if text.len() > MAX_FILE_BYTES {
+            return Err(SpecError::TooLarge { file: file.to_owned() });
+        }
+        file::parse(file, text)
+    }
+
+    /// Points before duplicates are removed.
+    pub fn grid_size(&self) -> usize {
+        let sizes = [
+            self.networks.len(),
+            self.recipes.len(),
+            self.formats.len(),
+            self.algorithms.len(),
+            self.backends.len(),
+            self.threads.len(),
+            self.schedules.len(),
+            self.batches.len(),
+        ];
+        sizes.into_iter().fold(1, usize::saturating_mul)
+    }
+
+    /// Its stack points on a machine with `all_threads` threads and the fingerprint `hw`: all combinations,
+    /// the network changing slowest and the batch fastest. A point that comes up twice, as when `"all"`
+    /// threads are one, is listed once.
+    pub fn expand(&self, all_threads: usize, hw: &str) -> Vec<StackPoint> {
+        let mut seen = BTreeSet::new();
+        let mut points = Vec::new();
+        let dimensions = [
+            self.networks.len(),
+            self.recipes.len(),
+            self.formats.len(),
+            self.algorithms.len(),
+            self.backends.len(),
+            self.threads.len(),
+            self.schedules.len(),
+            self.batches.len(),
+        ];
+        for index in 0..self.grid_size().min(MAX_POINTS) {
+            // The digits of `index`, the last dimension lowest.
+            let mut rest = index;
+            let mut at = [0; 8];
+            for (digit, size) in at.iter_mut().zip(dimensions).rev() {
+                *digit = rest % size;
+                rest /= size;
+            }
+            let [network, recipe, format, algorithm, backend, threads, schedule, batch] = at;
+            let point = StackPoint {
+                network: self.networks[network].clone(),
+                recipe: self.recipes[recipe].clone(),
+                format: self.formats[format].clone(),
+                algorithm: self.algorithms[algorithm].clone(),
+                backend: self.backends[backend].clone(),
+                threads: self.threads[threads].count(all_threads),
+                schedule: self.schedules[schedule],
+                batch: self.batches[batch],
+                hw: hw.to_owned(),
+            };
+            if seen.insert(point.clone()) {
+                points.push(point);
+            }
+        }
+        points
+    }
+
+    /// Asks `accepts` about every choice the file makes on every layer, as text, and turns its first
+    /// refusal into an error that points at that choice. So the caller, who knows which networks and
+    /// backends there are, need not know about files.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal.
+    ///
+    /// ```
+    /// use dlis_experiment::{Experiment, StackLayer};
+    /// let experiment = Experiment::parse("e.toml", "name = 'e'\nnetworks = ['vgg']").unwrap();
+    /// let error = experiment
+    ///     .check(|layer, value| match (layer, value) {
+    ///         (StackLayer::Network, "vgg") => Err("no network `vgg`; known: vgg16-cifar10".to_owned()),
+    ///         _ => Ok(()),
+    ///     })
+    ///     .unwrap_err();
+    /// assert!(error.to_string().starts_with("e.toml:2:13: no network `vgg`; known: vgg16-cifar10"));
+    /// ```
+    pub fn check(&self, mut accepts: impl FnMut(StackLayer, &str) -> Result<(), String>) -> Result<(), SpecError> {
+        fn texts<T: fmt::Display>(values: &[T]) -> Vec<String> {
+            values.iter().map(ToString::to_string).collect()
+        }
+        let choices = [
+            (StackLayer::Network, texts(&self.networks)),
+            (StackLayer::Recipe, texts(&self.recipes)),
+            (StackLayer::Format, texts(&self.formats)),
+            (StackLayer::Algorithm, texts(&self.algorithms)),
+            (StackLayer::Backend, texts(&self.backends)),
+            (StackLayer::Threads, texts(&self.threads)),
+            (StackLayer::Schedule, texts(&self.schedules)),
+            (StackLayer::Batch, texts(&self.batches)),
+        ];
+        for (layer, values) in choices {
+            for (index, value) in values.iter().enumerate() {
+                accepts(layer, value).map_err(|message| {
+                    let span = self.source.spans.get(&layer).and_then(|spans| spans.get(index)).cloned();
+                    SpecError::at(&self.source.file, &self.source.text, span, message)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
