@@ -136,6 +136,8 @@ fn scaled(value: f64, units: &[(f64, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -171,5 +173,24 @@ mod tests {
         assert_eq!(bytes(17).to_string(), "17 B");
         assert_eq!(share(0.9353).to_string(), "93.53 %");
         assert_eq!(share(0.93).to_string(), "93.0 %");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in ".{0,20}|[0-9.]{0,12} ?[a-zA-Zµ%]{0,4}") {
+            let ns = parse_time_ns(&text);
+            prop_assert!(ns.is_err() || ns.is_ok_and(|ns| ns.is_finite() && ns > 0.0));
+            let part = parse_share(&text);
+            prop_assert!(part.is_err() || part.is_ok_and(|part| (0.0..=1.0).contains(&part)));
+            let _ = parse_bytes(&text);
+        }
+
+        #[test]
+        fn what_is_shown_is_parsed_to_within_its_digits(ns in 1.0_f64..1e13, size in 1_u64..1 << 50) {
+            let read = parse_time_ns(&time(ns).to_string()).unwrap();
+            prop_assert!((read / ns - 1.0).abs() < 0.006, "{ns}: {}", time(ns));
+            let read = parse_bytes(&bytes(size).to_string()).unwrap();
+            prop_assert!(read.abs_diff(size) <= size / 150, "{size}: {}", bytes(size));
+        }
     }
 }

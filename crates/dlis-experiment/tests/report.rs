@@ -53,8 +53,8 @@ fn a_plot_has_a_mark_for_each_record_and_readable_text() {
             assert!(svg.contains(name) || (plot == Plot::AccuracyLatency && name == " MB\n"), "{plot:?}: {name}");
         }
         let noisy = records.iter().filter(|record| record.latency.noisy).count();
-        // rayon's: 24 of the records and 3 networks + 1 backend in the legend; omp's likewise squares.
-        assert_eq!(svg.matches("<circle").count(), 24 + 4 + noisy, "{plot:?}");
+        // omp's, of 24 records; in the legend 3 networks, omp and noisy.
+        assert_eq!(svg.matches("<circle").count(), 24 + 5 + noisy, "{plot:?}");
     }
     assert!(report::svg(Plot::AccuracyLatency, &records[..1]).is_ok());
     assert!(report::svg(Plot::AccuracyLatency, &[]).is_ok());

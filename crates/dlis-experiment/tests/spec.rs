@@ -168,3 +168,11 @@ fn the_schema_documents_every_key() {
     assert_eq!(properties["threads"]["default"], serde_json::json!([1, "all"]));
     assert_eq!(properties["latency"]["properties"]["budget_ms"]["default"], 2000);
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "(name|networks|threads|latency|[a-z]{1,5})?[ =\\[\\]{}'\"#\n.,0-9a-z\u{e9}]{0,60}") {
+        let _ = Experiment::parse("x.toml", &text);
+        let _ = Experiment::parse("x.toml", &with(&text));
+    }
+}

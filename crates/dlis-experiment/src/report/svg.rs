@@ -137,7 +137,7 @@ fn draw(root: &Area<'_>, plot: Plot, records: &[Record]) -> Result<(), Box<dyn s
     root.fill(&WHITE)?;
     let title = ("sans-serif", 20).into_font().style(FontStyle::Bold).color(&INK);
     root.draw(&Text::new(plot.title(), (20, 14), title))?;
-    draw_legend(root, &networks, &backends)?;
+    draw_legend(root, &networks, &backends, records.iter().any(|record| record.latency.noisy))?;
 
     let (x_axis, y_axis) =
         (Axis::new(x, values.iter().map(|value| value[0])), Axis::new(y, values.iter().map(|value| value[1])));
@@ -209,15 +209,30 @@ fn draw_mark(
     Ok(())
 }
 
-fn draw_legend(area: &Area<'_>, networks: &[String], backends: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+fn draw_legend(
+    area: &Area<'_>,
+    networks: &[String],
+    backends: &[String],
+    noisy: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
+    const MIDDLE: i32 = 53;
+    let text = |name: &str, x: i32| {
+        area.draw(&Text::new(name.to_owned(), (x, MIDDLE - 8), ("sans-serif", 14).into_font().color(&INK)))?;
+        // No font is loaded: the width is a guess on the safe side.
+        Ok::<_, Box<dyn std::error::Error>>(x + 21 + i32::try_from(name.chars().count()).unwrap_or(0) * 7)
+    };
     let colours = networks.iter().enumerate().map(|(i, name)| (name, 0, COLOURS[i % COLOURS.len()]));
     let shapes = backends.iter().enumerate().map(|(i, name)| (name, i, MUTED));
     let mut x = 26;
     for (name, shape, colour) in colours.chain(shapes) {
-        draw_mark(area, (x, 54), shape, colour.filled())?;
-        area.draw(&Text::new(name.clone(), (x + 13, 46), ("sans-serif", 14).into_font().color(&INK)))?;
-        // No font is loaded: the width is a guess on the safe side.
-        x += 34 + i32::try_from(name.chars().count()).unwrap_or(0) * 8;
+        draw_mark(area, (x, MIDDLE), shape, colour.filled())?;
+        x = text(name, x + 13)? + 8;
     }
+    if noisy {
+        area.draw(&Circle::new((x, MIDDLE), 8, WARN))?;
+        x = text("noisy", x + 13)?;
+    }
+    area.draw(&PathElement::new([(x, MIDDLE), (x + 20, MIDDLE)], INK.mix(0.5).stroke_width(2)))?;
+    text("front", x + 27)?;
     Ok(())
 }

@@ -43,8 +43,8 @@ impl SpecError {
     /// An error at `span` (in bytes) of `text`; without one, at its beginning.
     pub(super) fn at(file: &str, text: &str, span: Option<Range<usize>>, message: impl Into<String>) -> Self {
         let span = span.unwrap_or(0..0);
-        let start = text.floor_char_boundary(span.start.min(text.len()));
-        let end = text.floor_char_boundary(span.end.clamp(start, text.len()));
+        let start = boundary(text, span.start);
+        let end = boundary(text, span.end).max(start);
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
         let line = text[..start].matches('\n').count() + 1;
@@ -66,6 +66,11 @@ impl SpecError {
         let message = message.into();
         Self::Invalid { file: file.to_owned(), line, column: before + 1, message, snippet }
     }
+}
+
+/// The last boundary of characters at or before the byte `at`.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]

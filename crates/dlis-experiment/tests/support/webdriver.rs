@@ -1,4 +1,4 @@
-//! A WebDriver client (W3C recommendation) of the few commands a test needs, over plain HTTP.
+//! A client of `WebDriver` (W3C recommendation) of the few commands a test needs, over plain HTTP.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -106,7 +106,7 @@ impl Browser {
         );
     }
 
-    /// Types a key, by its character or WebDriver code, at the element that has the focus.
+    /// Types a key, by its character or its code in `WebDriver`, at the element that has the focus.
     pub(crate) fn key(&self, key: char) {
         let actions = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
         self.post("actions", &json!({ "actions": [{ "type": "key", "id": "keys", "actions": actions }] }));
