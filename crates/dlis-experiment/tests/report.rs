@@ -56,6 +56,19 @@ fn a_plot_has_a_mark_for_each_record_and_readable_text() {
         // omp's, of 24 records; in the legend 3 networks, omp and noisy.
         assert_eq!(svg.matches("<circle").count(), 24 + 5 + noisy, "{plot:?}");
     }
+    // A legend of many networks takes several rows, within the picture.
+    let many: Vec<_> = (0..30)
+        .map(|i| {
+            let mut record = records[i].clone();
+            record.point.network = format!("a-network-of-many-{i}");
+            record
+        })
+        .collect();
+    let svg = report::svg(Plot::AccuracyLatency, &many).unwrap();
+    for (i, part) in svg.split("<text x=\"").skip(1).enumerate() {
+        let x: u32 = part[..part.find('"').unwrap()].parse().unwrap();
+        assert!(x < 760, "text {i} at {x}");
+    }
     assert!(report::svg(Plot::AccuracyLatency, &records[..1]).is_ok());
     assert!(report::svg(Plot::AccuracyLatency, &[]).is_ok());
 }

@@ -11,8 +11,6 @@ use crate::{Record, StackLayer};
 use axis::Axis;
 
 const SIZE: (u32, u32) = (760, 520);
-/// Height of the title and legend.
-const HEAD: u32 = 74;
 const INK: RGBColor = RGBColor(27, 35, 48);
 const MUTED: RGBColor = RGBColor(93, 104, 121);
 const GRID: RGBColor = RGBColor(236, 239, 243);
@@ -137,11 +135,11 @@ fn draw(root: &Area<'_>, plot: Plot, records: &[Record]) -> Result<(), Box<dyn s
     root.fill(&WHITE)?;
     let title = ("sans-serif", 20).into_font().style(FontStyle::Bold).color(&INK);
     root.draw(&Text::new(plot.title(), (20, 14), title))?;
-    draw_legend(root, &networks, &backends, records.iter().any(|record| record.latency.noisy))?;
+    let head = draw_legend(root, &networks, &backends, records.iter().any(|record| record.latency.noisy))?;
 
     let (x_axis, y_axis) =
         (Axis::new(x, values.iter().map(|value| value[0])), Axis::new(y, values.iter().map(|value| value[1])));
-    let (_, below) = root.split_vertically(HEAD);
+    let (_, below) = root.split_vertically(head.min(SIZE.1 / 2));
     let mut chart = ChartBuilder::on(&below)
         .margin_right(24)
         .margin_bottom(10)
@@ -209,30 +207,42 @@ fn draw_mark(
     Ok(())
 }
 
+/// A mark of the legend: a shape in a colour, the ring of noisy records, or the line of the front.
+#[derive(Clone, Copy)]
+enum Sign {
+    Mark(usize, RGBColor),
+    Ring,
+    Line,
+}
+
+/// Draws the legend from the left, in as many rows as it takes, and returns the height of the head.
 fn draw_legend(
     area: &Area<'_>,
     networks: &[String],
     backends: &[String],
     noisy: bool,
-) -> Result<(), Box<dyn std::error::Error>> {
-    const MIDDLE: i32 = 53;
-    let text = |name: &str, x: i32| {
-        area.draw(&Text::new(name.to_owned(), (x, MIDDLE - 8), ("sans-serif", 14).into_font().color(&INK)))?;
+) -> Result<u32, Box<dyn std::error::Error>> {
+    const LEFT: i32 = 26;
+    const RIGHT: i32 = 740;
+    const ROW: i32 = 22;
+    let colours = networks.iter().enumerate().map(|(i, name)| (&**name, Sign::Mark(0, COLOURS[i % COLOURS.len()])));
+    let shapes = backends.iter().enumerate().map(|(i, name)| (&**name, Sign::Mark(i, MUTED)));
+    let ring = noisy.then_some(("noisy", Sign::Ring));
+    let (mut x, mut y) = (LEFT, 53);
+    for (name, sign) in colours.chain(shapes).chain(ring).chain([("front", Sign::Line)]) {
+        let lead = if matches!(sign, Sign::Line) { 27 } else { 13 };
         // No font is loaded: the width is a guess on the safe side.
-        Ok::<_, Box<dyn std::error::Error>>(x + 21 + i32::try_from(name.chars().count()).unwrap_or(0) * 7)
-    };
-    let colours = networks.iter().enumerate().map(|(i, name)| (name, 0, COLOURS[i % COLOURS.len()]));
-    let shapes = backends.iter().enumerate().map(|(i, name)| (name, i, MUTED));
-    let mut x = 26;
-    for (name, shape, colour) in colours.chain(shapes) {
-        draw_mark(area, (x, MIDDLE), shape, colour.filled())?;
-        x = text(name, x + 13)? + 8;
+        let width = lead + i32::try_from(name.chars().count()).unwrap_or(RIGHT).min(RIGHT) * 7;
+        if x > LEFT && x + width > RIGHT {
+            (x, y) = (LEFT, y + ROW);
+        }
+        match sign {
+            Sign::Mark(shape, colour) => draw_mark(area, (x, y), shape, colour.filled())?,
+            Sign::Ring => area.draw(&Circle::new((x, y), 8, WARN))?,
+            Sign::Line => area.draw(&PathElement::new([(x, y), (x + 20, y)], INK.mix(0.5).stroke_width(2)))?,
+        }
+        area.draw(&Text::new(name.to_owned(), (x + lead, y - 8), ("sans-serif", 14).into_font().color(&INK)))?;
+        x += width + 24;
     }
-    if noisy {
-        area.draw(&Circle::new((x, MIDDLE), 8, WARN))?;
-        x = text("noisy", x + 13)?;
-    }
-    area.draw(&PathElement::new([(x, MIDDLE), (x + 20, MIDDLE)], INK.mix(0.5).stroke_width(2)))?;
-    text("front", x + 27)?;
-    Ok(())
+    Ok(u32::try_from(y + ROW).unwrap_or(0))
 }
