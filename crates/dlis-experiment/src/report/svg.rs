@@ -14,7 +14,6 @@ const SIZE: (u32, u32) = (760, 520);
 const INK: RGBColor = RGBColor(27, 35, 48);
 const MUTED: RGBColor = RGBColor(93, 104, 121);
 const GRID: RGBColor = RGBColor(236, 239, 243);
-const WARN: RGBColor = RGBColor(168, 88, 0);
 /// Of the networks; the same as on the page.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(37, 99, 201),
@@ -103,7 +102,8 @@ impl Quantity {
     }
 }
 
-/// Draws a plot of `records`: colour for the network, shape for the backend, pale where not on the front.
+/// Draws a plot of `records`: colour for the network, shape for the backend, pale where not on
+/// the front, hollow where the latency is noisy.
 ///
 /// # Errors
 ///
@@ -180,38 +180,46 @@ fn draw(root: &Area<'_>, plot: Plot, records: &[Record]) -> Result<(), Box<dyn s
         let number = |all: &[String], own: &String| all.iter().position(|choice| choice == own).unwrap_or(0);
         let opacity = if members.contains(&index) { 1.0 } else { 0.38 };
         let colour = COLOURS[number(&networks, &point.network) % COLOURS.len()].mix(opacity);
-        draw_mark(root, place(index), number(&backends, &point.backend), colour.filled())?;
-        if records[index].latency.noisy {
-            root.draw(&Circle::new(place(index), 8, WARN))?;
+        let shape = number(&backends, &point.backend);
+        draw_mark(root, place(index), shape, colour, records[index].latency.noisy)?;
+    }
+    Ok(())
+}
+
+/// Draws a mark, hollow or filled.
+fn draw_mark(
+    area: &Area<'_>,
+    (x, y): (i32, i32),
+    shape: usize,
+    colour: RGBAColor,
+    hollow: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let styles: &[ShapeStyle] = if hollow { &[WHITE.filled(), colour.stroke_width(2)] } else { &[colour.filled()] };
+    let polygon = |corners: &[(i32, i32)], style: &ShapeStyle| {
+        let mut corners: Vec<(i32, i32)> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+        if style.filled {
+            return area.draw(&Polygon::new(corners, *style));
+        }
+        corners.extend_from_within(..1);
+        area.draw(&PathElement::new(corners, *style))
+    };
+    for style in styles {
+        match shape % 5 {
+            0 => area.draw(&Circle::new((x, y), 6, *style))?,
+            1 => area.draw(&Rectangle::new([(x - 5, y - 5), (x + 5, y + 5)], *style))?,
+            2 => polygon(&[(0, -7), (7, 5), (-7, 5)], style)?,
+            3 => polygon(&[(0, -8), (8, 0), (0, 8), (-8, 0)], style)?,
+            _ => polygon(&[(-7, -3), (0, 7), (7, -3)], style)?,
         }
     }
     Ok(())
 }
 
-fn draw_mark(
-    area: &Area<'_>,
-    (x, y): (i32, i32),
-    shape: usize,
-    style: ShapeStyle,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let polygon = |corners: &[(i32, i32)]| {
-        Polygon::new(corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect::<Vec<_>>(), style)
-    };
-    match shape % 5 {
-        0 => area.draw(&Circle::new((x, y), 6, style))?,
-        1 => area.draw(&Rectangle::new([(x - 5, y - 5), (x + 5, y + 5)], style))?,
-        2 => area.draw(&polygon(&[(0, -7), (7, 5), (-7, 5)]))?,
-        3 => area.draw(&polygon(&[(0, -8), (8, 0), (0, 8), (-8, 0)]))?,
-        _ => area.draw(&polygon(&[(-7, -3), (0, 7), (7, -3)]))?,
-    }
-    Ok(())
-}
-
-/// A mark of the legend: a shape in a colour, the ring of noisy records, or the line of the front.
+/// A mark of the legend: a shape in a colour, the hollow one of noisy records, or the line of the front.
 #[derive(Clone, Copy)]
 enum Sign {
     Mark(usize, RGBColor),
-    Ring,
+    Hollow,
     Line,
 }
 
@@ -227,9 +235,9 @@ fn draw_legend(
     const ROW: i32 = 22;
     let colours = networks.iter().enumerate().map(|(i, name)| (&**name, Sign::Mark(0, COLOURS[i % COLOURS.len()])));
     let shapes = backends.iter().enumerate().map(|(i, name)| (&**name, Sign::Mark(i, MUTED)));
-    let ring = noisy.then_some(("noisy", Sign::Ring));
+    let hollow = noisy.then_some(("noisy", Sign::Hollow));
     let (mut x, mut y) = (LEFT, 53);
-    for (name, sign) in colours.chain(shapes).chain(ring).chain([("front", Sign::Line)]) {
+    for (name, sign) in colours.chain(shapes).chain(hollow).chain([("front", Sign::Line)]) {
         let lead = if matches!(sign, Sign::Line) { 27 } else { 13 };
         // No font is loaded: the width is a guess on the safe side.
         let width = lead + i32::try_from(name.chars().count()).unwrap_or(RIGHT).min(RIGHT) * 7;
@@ -237,8 +245,8 @@ fn draw_legend(
             (x, y) = (LEFT, y + ROW);
         }
         match sign {
-            Sign::Mark(shape, colour) => draw_mark(area, (x, y), shape, colour.filled())?,
-            Sign::Ring => area.draw(&Circle::new((x, y), 8, WARN))?,
+            Sign::Mark(shape, colour) => draw_mark(area, (x, y), shape, colour.into(), false)?,
+            Sign::Hollow => draw_mark(area, (x, y), 0, MUTED.into(), true)?,
             Sign::Line => area.draw(&PathElement::new([(x, y), (x + 20, y)], INK.mix(0.5).stroke_width(2)))?,
         }
         area.draw(&Text::new(name.to_owned(), (x + lead, y - 8), ("sans-serif", 14).into_font().color(&INK)))?;

@@ -59,7 +59,7 @@ function scaleOf(values, log) {
     const span = Math.log(high / low);
     return { map: v => Math.log(v / low) / span, ticks: logTicks(low, high), low, high };
   }
-  const pad = (high - low) * 0.06 || Math.abs(high) * 0.05 || 1;
+  const pad = Math.max((high - low) * 0.06, Math.abs(high) * 0.004) || 1;
   [low, high] = [low - pad, high + pad];
   return { map: v => (v - low) / (high - low), ticks: linearTicks(low, high, 5), low, high };
 }
@@ -107,7 +107,8 @@ function drawPlot(svg, marks, view) {
       const from = Math.max(sx.low, sy.low / factor), to = Math.min(sx.high, sy.high / factor);
       if (from >= to) continue;
       svg.append(node("line", { class: "guide", "stroke-dasharray": factor === 1 ? "none" : "2 4", x1: px(from), y1: py(from * factor), x2: px(to), y2: py(to * factor) }));
-      svg.append(node("text", { x: px(to) - 6, y: py(to * factor) + 14, "text-anchor": "end" }, label));
+      const left = px(to) - L < 60;
+      svg.append(node("text", { x: px(to) + (left ? 6 : -6), y: py(to * factor) + 14, "text-anchor": left ? "start" : "end" }, label));
     }
   } else {
     front = frontOf(marks, view.x.down, view.y.down);

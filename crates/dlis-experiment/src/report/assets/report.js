@@ -230,12 +230,13 @@ function drawProfile() {
     const tip = `${l.layer}: ${l.op}\n${l.kernel}\n${count(l.macs)} MACs, ${size(l.bytes)} moved, ${(2 * l.macs / l.median_ns).toFixed(1)} GFLOP/s`;
     return [
       html("span", { class: "name", title: tip, "data-testid": "layer" }, l.layer),
-      html("span", { class: "ops", title: tip }, l.op, " ", html("small", {}, l.kernel)),
+      html("span", { class: "ops", title: tip }, l.op),
+      html("span", { class: "ops kernel", title: tip }, l.kernel),
       html("span", { class: "track", title: tip }, html("i", { style: width(l.median_ns) }), bound === null ? null : html("b", { style: width(bound) })),
       html("span", { class: "figures" }, `${time(l.median_ns)} · ${(100 * l.median_ns / total).toFixed(1)} %` + (bound === null || !(l.median_ns > 0) ? "" : ` · ${(100 * bound / l.median_ns).toFixed(0)} % of roofline`)),
     ];
   });
-  const head = ["layer", "operation and kernel", null, "time · share"].map(text => text === null
+  const head = ["layer", "operation", "kernel", null, "time · share"].map(text => text === null
     ? html("span", { class: "h" }, html("span", { class: "key measured" }), " measured  ", html("span", { class: "key" }), " roofline")
     : html("span", { class: `h ${text.startsWith("time") ? "figures" : ""}` }, text));
   $("profile").replaceChildren(what, html("div", { class: "layers" }, ...head, ...cells));
