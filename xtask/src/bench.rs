@@ -45,7 +45,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
     println!("{hw}\n{peaks}");
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
         "network",
         "batch",

@@ -29,7 +29,7 @@ fn fetch(to: &Path) -> Result<(), Failure> {
     );
     let result = fetch_cifar10(to, &mut |progress| {
         let doing = match progress.phase {
-            Phase::Fetching => "fetching",
+            Phase::Downloading => "fetching",
             Phase::Verifying => "verifying",
         };
         bar.set_message(format!("{doing} {}", progress.source));

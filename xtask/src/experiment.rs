@@ -1,6 +1,6 @@
 //! `cargo xtask experiment` and `cargo xtask report`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dlis_experiment::run::{Progress, groups, run as measure};
 use dlis_experiment::{Experiment, RECORDS_FILE, Record, StackLayer, Store, catalogue, report, spec, table};
@@ -105,17 +105,25 @@ fn show(bar: &ProgressBar, progress: &Progress<'_>) {
 fn print_table(records: &[Record]) {
     let text = table::table(records);
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(text.columns);
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(text.columns.iter().map(|column| column.title));
     table.add_rows(text.rows);
+    for (index, _) in text.columns.iter().enumerate().filter(|(_, column)| column.is_number()) {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
     println!("{table}");
+    let common: Vec<String> = text.common.iter().map(|(layer, choice)| format!("{layer} {choice}")).collect();
+    if !common.is_empty() {
+        println!("all: {}", common.join(", "));
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the command's answer")]
-fn write_report(records: &[Record], name: &str, out: &Path) -> Result<(), Failure> {
-    let written: Vec<PathBuf> = report::write(records, name, out)?;
-    for path in written {
-        println!("{}", path.display());
-    }
+fn write_report(records: &[Record], title: &str, folder: &Path) -> Result<(), Failure> {
+    let files = report::write(folder, title, records)?;
+    println!("report: {}", files.html.display());
+    println!("beside it: {}, {} plots as SVG", files.csv.display(), files.svgs.len());
     Ok(())
 }

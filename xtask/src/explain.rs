@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         let residency = session.residency();
         let working_set = (residency.weight_bytes + residency.activation_bytes + residency.scratch_bytes) as u64;
         let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING);
+        table.load_style(comfy_table::presets::NOTHING);
         table.set_header(["layer", "operation", "kernel", "us", "GFLOP/s", "of the roofline"]);
         for layer in session.profile(&input, TRACED)? {
             let flops = 2.0 * layer.macs as f64;

@@ -52,7 +52,7 @@ pub(crate) fn peaks(threads: &[usize]) -> Peaks {
 }
 
 /// All of it; measured kernels are kept in `out`.
-pub(crate) fn laboratory(out: &Path, spec: &AccuracySpec, threads: &[usize]) -> Result<Laboratory<'static>, Failure> {
+pub(crate) fn laboratory(out: &Path, spec: &AccuracySpec, threads: &[usize]) -> Result<Laboratory, Failure> {
     Ok(Laboratory {
         catalogue: catalogue(),
         hw: Hardware::detect(),

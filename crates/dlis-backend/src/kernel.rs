@@ -72,7 +72,7 @@ pub enum PrepareError {
     #[error("{kernel} cannot execute {op}: {reason}")]
     Unsupported {
         /// The kernel.
-        kernel: KernelId,
+        kernel: Box<KernelId>,
         /// The operation.
         op: String,
         /// Its reason.
@@ -82,7 +82,7 @@ pub enum PrepareError {
     #[error("{kernel}: expected a weight of {expected}, found {found}")]
     Weight {
         /// The kernel.
-        kernel: KernelId,
+        kernel: Box<KernelId>,
         /// Format and extents expected.
         expected: String,
         /// Format and extents found.
@@ -92,7 +92,7 @@ pub enum PrepareError {
     #[error("{kernel}: expected {expected} bias values, found {found}")]
     Bias {
         /// The kernel.
-        kernel: KernelId,
+        kernel: Box<KernelId>,
         /// Values expected.
         expected: usize,
         /// Values found.
@@ -156,7 +156,7 @@ pub(crate) fn check(
     hw: &Hardware,
 ) -> Result<(), PrepareError> {
     if let Support::No(reason) = kernel.support(op, hw) {
-        return Err(PrepareError::Unsupported { kernel: kernel.id(), op: op.to_string(), reason: reason.into_owned() });
+        return Err(PrepareError::Unsupported { kernel: Box::new(kernel.id()), op: op.to_string(), reason: reason.into_owned() });
     }
     use crate::op::Operation;
     let (dims, bias): (Option<Vec<usize>>, bool) = match op.operation {
@@ -172,7 +172,7 @@ pub(crate) fn check(
     let found = weights.weight.map(|weight| (weight.format(), weight.dims().to_vec()));
     if found.as_ref().map(|(format, dims)| (*format, dims)) != op.weight.zip(dims.as_ref()) {
         return Err(PrepareError::Weight {
-            kernel: kernel.id(),
+            kernel: Box::new(kernel.id()),
             expected: describe(op.weight, dims.as_deref().unwrap_or_default()),
             found: describe(found.as_ref().map(|found| found.0), found.as_ref().map_or(&[], |found| &found.1)),
         });
@@ -180,7 +180,7 @@ pub(crate) fn check(
     let expected = if bias { op.output.channels } else { 0 };
     let found = weights.bias.map_or(0, <[f32]>::len);
     if found != expected {
-        return Err(PrepareError::Bias { kernel: kernel.id(), expected, found });
+        return Err(PrepareError::Bias { kernel: Box::new(kernel.id()), expected, found });
     }
     Ok(())
 }

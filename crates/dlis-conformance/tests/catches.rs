@@ -71,7 +71,7 @@ impl Kernel for Toy {
     fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, _: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         let (Operation::Conv2d(conv), Some(weight)) = (op.operation, weights.weight) else { unreachable!() };
         if self.0 == Fault::CannotPrepare {
-            return Err(PrepareError::Bias { kernel: self.id(), expected: 1, found: 0 });
+            return Err(PrepareError::Bias { kernel: Box::new(self.id()), expected: 1, found: 0 });
         }
         Ok(Box::new(Ready {
             fault: self.0,

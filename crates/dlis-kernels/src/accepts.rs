@@ -107,7 +107,7 @@ pub(crate) fn unsupported(kernel: &dyn Kernel, op: &OpSpec, support: Support) ->
         Support::No(reason) => reason.into_owned(),
         Support::Yes => "its scratch would be too large".to_owned(),
     };
-    PrepareError::Unsupported { kernel: kernel.id(), op: op.to_string(), reason }
+    PrepareError::Unsupported { kernel: Box::new(kernel.id()), op: op.to_string(), reason }
 }
 
 /// The values of a dense f32 weight of these extents, in row-major order.
@@ -125,7 +125,7 @@ pub(crate) fn dense_f32(
             Ok(packed)
         }
         other => Err(PrepareError::Weight {
-            kernel: kernel.id(),
+            kernel: Box::new(kernel.id()),
             expected: format!("{} {dims:?}", Format::DenseF32),
             found: other.map_or_else(|| "none".to_owned(), |weight| format!("{} {:?}", weight.format(), weight.dims())),
         }),
@@ -136,7 +136,7 @@ pub(crate) fn dense_f32(
 pub(crate) fn bias(kernel: &dyn Kernel, weights: OpWeights<'_>, channels: usize) -> Result<AlignedBytes, PrepareError> {
     let bias = weights.bias.unwrap_or_default();
     if bias.len() != channels {
-        return Err(PrepareError::Bias { kernel: kernel.id(), expected: channels, found: bias.len() });
+        return Err(PrepareError::Bias { kernel: Box::new(kernel.id()), expected: channels, found: bias.len() });
     }
     Ok(AlignedBytes::from_f32(bias))
 }
