@@ -156,7 +156,11 @@ pub(crate) fn check(
     hw: &Hardware,
 ) -> Result<(), PrepareError> {
     if let Support::No(reason) = kernel.support(op, hw) {
-        return Err(PrepareError::Unsupported { kernel: Box::new(kernel.id()), op: op.to_string(), reason: reason.into_owned() });
+        return Err(PrepareError::Unsupported {
+            kernel: Box::new(kernel.id()),
+            op: op.to_string(),
+            reason: reason.into_owned(),
+        });
     }
     use crate::op::Operation;
     let (dims, bias): (Option<Vec<usize>>, bool) = match op.operation {

@@ -52,7 +52,9 @@ pub enum CatalogueError {
         reason: String,
     },
     /// No such recipe.
-    #[error("recipe `{recipe}`: expected `{NO_RECIPE}`; a compressed network is an artefact of its own, named by its path")]
+    #[error(
+        "recipe `{recipe}`: expected `{NO_RECIPE}`; a compressed network is an artefact of its own, named by its path"
+    )]
     Recipe {
         /// The recipe.
         recipe: String,

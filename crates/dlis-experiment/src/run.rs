@@ -26,6 +26,8 @@ use crate::{Experiment, StackPoint, Store, StoreError};
 const PROFILE_RUNS: usize = 15;
 /// Time after which no more profile runs are added.
 const PROFILE_BUDGET: Duration = Duration::from_millis(500);
+/// Factor by which the profile's sum may differ from the median before a record says so.
+const PROFILE_AGREES: f64 = 1.25;
 /// What counted and predicted memory may differ by before a record says so: bookkeeping of the sessions.
 const MEMORY_SLACK_BYTES: u64 = 256 << 10;
 
@@ -96,7 +98,7 @@ pub struct Progress<'a> {
 
 /// All that measuring needs beside the experiment.
 #[derive(Debug)]
-pub struct Laboratory<'a> {
+pub struct Laboratory {
     /// Where networks are found.
     pub catalogue: Catalogue,
     /// The machine.
@@ -110,9 +112,9 @@ pub struct Laboratory<'a> {
     /// Bytes that the process has allocated, if an allocator counts them.
     pub allocated: Option<fn() -> u64>,
     /// The revision of the program's source, if known.
-    pub git_revision: Option<&'a str>,
+    pub git_revision: Option<String>,
     /// The compiler that made it, if known.
-    pub rustc: Option<&'a str>,
+    pub rustc: Option<String>,
 }
 
 /// Points that are measured in the same rounds, in the order of their first.
@@ -137,7 +139,7 @@ pub fn groups(points: &[StackPoint]) -> Vec<Vec<&StackPoint>> {
 /// [`RunError`] naming the point; records appended before it stay.
 pub fn run(
     experiment: &Experiment,
-    laboratory: &mut Laboratory<'_>,
+    laboratory: &mut Laboratory,
     store: &mut Store,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), RunError> {
@@ -218,7 +220,7 @@ struct Prepared<'p> {
 
 fn measure_group(
     group: &[&StackPoint],
-    laboratory: &mut Laboratory<'_>,
+    laboratory: &mut Laboratory,
     protocol: &Protocol,
     known: &mut BTreeMap<String, Accuracy>,
     work: &mut Work<'_>,
@@ -235,7 +237,8 @@ fn measure_group(
     let doing = format!("timing {}, {} thread(s)", first.network, first.threads);
     let total = Work::LATENCY * group.len() as f64;
     let mut said = 0.0;
-    let mut sessions: Vec<(&StackPoint, &mut Session)> = prepared.iter_mut().map(|p| (p.point, &mut p.session)).collect();
+    let mut sessions: Vec<(&StackPoint, &mut Session)> =
+        prepared.iter_mut().map(|p| (p.point, &mut p.session)).collect();
     let latencies = latencies(&mut sessions, &inputs, protocol, &mut |share| {
         let step = (share * total - said).max(0.0);
         said += step;
@@ -254,7 +257,7 @@ fn prepare<'p>(
     point: &'p StackPoint,
     loaded: &Loaded,
     weights: &str,
-    laboratory: &mut Laboratory<'_>,
+    laboratory: &mut Laboratory,
     known: &mut BTreeMap<String, Accuracy>,
     work: &mut Work<'_>,
 ) -> Result<Prepared<'p>, RunError> {
@@ -322,7 +325,7 @@ fn accuracy(
     plan: &Plan,
     loaded: &Loaded,
     weights: &str,
-    laboratory: &Laboratory<'_>,
+    laboratory: &Laboratory,
     known: &mut BTreeMap<String, Accuracy>,
     work: &mut Work<'_>,
 ) -> Result<Accuracy, RunError> {
@@ -339,7 +342,11 @@ fn accuracy(
         return Ok(accuracy.clone());
     }
     let doing = format!("accuracy of {} by {}", point.network, point.algorithm);
-    let error = |reason: String| RunError::Dataset { point: Box::new(point.clone()), dataset: dataset.name().to_owned(), reason };
+    let error = |reason: String| RunError::Dataset {
+        point: Box::new(point.clone()),
+        dataset: dataset.name().to_owned(),
+        reason,
+    };
     let shape = loaded.network.graph().input_shape();
     if [shape.channels, shape.height, shape.width] != dataset.image_shape() {
         return Err(error(format!("its images are {:?}, the network's {shape}", dataset.image_shape())));
@@ -417,7 +424,8 @@ fn latencies(
             }
         }));
     }
-    let mut points: Vec<Point<'_>> = runs.iter_mut().enumerate().map(|(i, run)| Point::new(i.to_string(), run)).collect();
+    let mut points: Vec<Point<'_>> =
+        runs.iter_mut().enumerate().map(|(i, run)| Point::new(i.to_string(), run)).collect();
     let measured = measure_interleaved(&mut points, protocol, |step| match step.step {
         Step::WarmUp => progress(0.0),
         Step::Slice { round, rounds } => progress((f64::from(round) / f64::from(rounds.max(1))).min(1.0)),
@@ -498,9 +506,10 @@ fn record(
     mut prepared: Prepared<'_>,
     latency: dlis_eval::latency::Latency,
     input: &[f32],
-    laboratory: &Laboratory<'_>,
+    laboratory: &Laboratory,
 ) -> Result<Record, RunError> {
     let point = prepared.point;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is clamped below")]
     let runs = (PROFILE_BUDGET.as_nanos() as f64 / latency.median_ns.max(1.0)) as usize;
     let layers = prepared
         .session
@@ -508,7 +517,15 @@ fn record(
         .map_err(|source| RunError::session(point, source))?;
     let roofline = laboratory.peaks.roofline(point.threads);
     let working_set = prepared.memory.resident_bytes();
-    let layers: Vec<LayerProfile> = layers.into_iter().map(|layer| profile(layer, roofline.as_ref(), working_set)).collect();
+    let layers: Vec<LayerProfile> =
+        layers.into_iter().map(|layer| profile(layer, roofline.as_ref(), working_set)).collect();
+    let sum: f64 = layers.iter().map(|layer| layer.median_ns).sum();
+    if !(1.0 / PROFILE_AGREES..=PROFILE_AGREES).contains(&(sum / latency.median_ns)) {
+        let percent = 100.0 * sum / latency.median_ns;
+        prepared
+            .notes
+            .push(format!("the profile's layers sum to {percent:.0} % of the median: the machine was unsteady"));
+    }
     let predicted = Predicted {
         macs: prepared.macs,
         bytes: layers.iter().map(|layer| layer.bytes).sum(),
@@ -556,12 +573,12 @@ fn profile(layer: LayerTime, roofline: Option<&Roofline>, working_set: u64) -> L
     }
 }
 
-fn provenance(laboratory: &Laboratory<'_>) -> Provenance {
+fn provenance(laboratory: &Laboratory) -> Provenance {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Provenance {
         dlis_version: env!("CARGO_PKG_VERSION").to_owned(),
-        git_revision: laboratory.git_revision.map(str::to_owned),
-        rustc: laboratory.rustc.map(str::to_owned),
+        git_revision: laboratory.git_revision.clone(),
+        rustc: laboratory.rustc.clone(),
         unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         machine: laboratory.hw.cpu_model.clone().unwrap_or_else(|| laboratory.hw.arch.clone()),
         machine_summary: laboratory.hw.to_string(),

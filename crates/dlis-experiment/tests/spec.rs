@@ -32,7 +32,6 @@ fn the_built_in_experiment_has_48_points() {
     let experiment = Experiment::builtin();
     assert_eq!(experiment.name, "default");
     assert_eq!(experiment.accuracy.dataset, Dataset::Embedded);
-    assert_eq!(experiment.latency.min_samples.get(), 30);
     let points = experiment.expand(8, HW);
     assert_eq!(points.len(), 48);
     assert_eq!(points[0].to_string(), "vgg16-cifar10 / none / dense-f32 / fixed:direct / rayon, 1 thread, static");

@@ -162,7 +162,8 @@ impl Peaks {
         Some(())
     }
 
-    /// Operations per second of `threads` threads at the best SIMD level measured. A count that was not
+    /// Operations per second of `threads` threads at the best SIMD level measured: the fastest repeat, since a
+    /// peak is what the machine can do, and whatever disturbs a repeat only slows it. A count that was not
     /// measured is answered with the next lower one that was (or the lowest); `None` without any.
     pub fn flops_per_s(&self, threads: usize) -> Option<f64> {
         let simd = self.compute.iter().map(|p| p.simd).max()?;
@@ -173,11 +174,11 @@ impl Peaks {
     pub fn flops_per_s_at(&self, simd: SimdLevel, threads: usize) -> Option<f64> {
         let points = || self.compute.iter().filter(|p| p.simd == simd && p.flops.is_sane());
         let count = nearest_count(points().map(|p| p.threads), threads)?;
-        points().find(|p| p.threads == count).map(|p| p.flops.per_s)
+        points().find(|p| p.threads == count).map(|p| p.flops.best_per_s)
     }
 
-    /// Bytes per second that `threads` threads together read from a working set of `working_set_bytes`: the
-    /// measured point with the nearest larger working set (the largest there is, beyond it), since a
+    /// Bytes per second that `threads` threads together read from a working set of `working_set_bytes`, in the
+    /// fastest repeat: the measured point with the nearest larger working set (the largest there is, beyond it), since a
     /// set that just outgrows a cache runs at the next one's speed. A thread count that was not measured is
     /// answered with the next lower one that was (or the lowest); `None` without any.
     pub fn read_bytes_per_s(&self, threads: usize, working_set_bytes: u64) -> Option<f64> {
@@ -191,15 +192,17 @@ impl Peaks {
     pub fn triad_bytes_per_s(&self, threads: usize) -> Option<f64> {
         let points = || self.bandwidth.iter().filter(|p| p.triad_bytes.is_sane());
         let count = nearest_count(points().map(|p| p.threads), threads)?;
-        points().filter(|p| p.threads == count).max_by_key(|p| p.working_set_bytes).map(|p| p.triad_bytes.per_s)
+        points().filter(|p| p.threads == count).max_by_key(|p| p.working_set_bytes).map(|p| p.triad_bytes.best_per_s)
     }
 
     /// (working set, bytes read per second) for the measured count that stands for `threads`, ascending.
     pub(crate) fn read_points(&self, threads: usize) -> impl Iterator<Item = (u64, f64)> {
         let sane = || self.bandwidth.iter().filter(|p| p.read_bytes.is_sane());
         let count = nearest_count(sane().map(|p| p.threads), threads);
-        let mut points: Vec<(u64, f64)> =
-            sane().filter(|p| Some(p.threads) == count).map(|p| (p.working_set_bytes, p.read_bytes.per_s)).collect();
+        let mut points: Vec<(u64, f64)> = sane()
+            .filter(|p| Some(p.threads) == count)
+            .map(|p| (p.working_set_bytes, p.read_bytes.best_per_s))
+            .collect();
         points.sort_unstable_by_key(|point| point.0);
         points.into_iter()
     }

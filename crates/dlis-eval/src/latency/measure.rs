@@ -122,8 +122,15 @@ fn relative_spread(values: &[f64]) -> f64 {
 /// Gives a point its slice of a round.
 fn slice(clock: &impl Clock, point: &mut Point<'_>, tally: &mut Tally, protocol: &Protocol) -> Vec<f64> {
     let slice_start = clock.now_ns();
-    (point.run)(); // dropped: the caches are another point's
-    let start = clock.now_ns();
+    // Dropped: the caches are another point's, and its threads may still be waiting for work at full speed.
+    let start = loop {
+        (point.run)();
+        let now = clock.now_ns();
+        let spent = tally.spent_ns.saturating_add(now.saturating_sub(slice_start));
+        if now.saturating_sub(slice_start) >= protocol.settle_ns || spent >= protocol.budget_ns {
+            break now;
+        }
+    };
     let mut samples = Vec::new();
     loop {
         samples.push(time(clock, point) as f64);
@@ -175,6 +182,7 @@ mod tests {
             warmup_windows: 2,
             rounds: 6,
             min_samples: 12,
+            settle_ns: 0,
             slice_ns: 10 * MS,
             budget_ns: 1_000 * MS,
             ..Protocol::default()

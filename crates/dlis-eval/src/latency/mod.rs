@@ -7,8 +7,8 @@
 //! 2. **Rounds.** In each round every point gets a slice of time, in an order that is shuffled
 //!    anew each round, from a seed. A slow drift of the machine (heat, other tenants) thus falls
 //!    on all points alike, and none always follows the same other one.
-//! 3. **Slices.** The first run of a slice is dropped, because the caches still hold the data of
-//!    the point before it. Every other run is one sample; a sample is one run, never an average.
+//! 3. **Slices.** The first runs of a slice are dropped, for 10 ms and at least one: the caches still
+//!    hold the data of the point before it, and its threads may still be polling for work. Every other run is one sample; a sample is one run, never an average.
 //! 4. **Summary.** The median and its 95 % interval, from a bootstrap that draws whole rounds;
 //!    tenth and ninetieth percentile, mean, minimum; flags with reasons where the samples are
 //!    few, spread, or drifting.

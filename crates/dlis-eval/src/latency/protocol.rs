@@ -35,7 +35,9 @@ pub struct Protocol {
     pub rounds: u32,
     /// Samples a point needs; rounds are added until all have them or are out of budget.
     pub min_samples: u32,
-    /// Length of a slice, counted after its first run, which is dropped. The run in progress is
+    /// At the head of a slice, runs are dropped for this long: at least one.
+    pub settle_ns: u64,
+    /// Length of a slice, counted after the dropped runs. The run in progress is
     /// finished, so there is one sample at least.
     pub slice_ns: u64,
     /// Samples of one slice at most.
@@ -71,6 +73,7 @@ impl Default for Protocol {
             warmup_tolerance: 0.02,
             rounds: 12,
             min_samples: 60,
+            settle_ns: 10_000_000,
             slice_ns: 100_000_000,
             max_slice_samples: 1_000,
             budget_ns: 20_000_000_000,
