@@ -38,7 +38,7 @@ pub enum PlanError {
         /// The kernel.
         kernel: String,
         /// Why.
-        source: SessionError,
+        source: Box<SessionError>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! Measures kernels on this machine, one operation at a time, and remembers.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use dlis_backend::{AlignedBytes, Backend, OpSpec, OpWeights, Program, Slot, SlotId, Step};
@@ -81,15 +81,21 @@ impl TuneCache {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, TuneCacheError> {
         let path = path.into();
         let io = |source| TuneCacheError::Io { path: path.clone(), source };
-        let timings = match std::fs::metadata(&path) {
+        let timings = match std::fs::File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(io(error)),
-            Ok(metadata) if metadata.len() > MAX_CACHE_BYTES => {
-                return Err(TuneCacheError::TooLarge { bytes: metadata.len(), path });
-            }
-            Ok(_) => {
-                let text = std::fs::read(&path).map_err(io)?;
-                serde_json::from_slice(&text).map_err(|source| TuneCacheError::Format { path: path.clone(), source })?
+            Ok(file) => {
+                let size = file.metadata().map_err(io)?.len();
+                let mut text = Vec::new();
+                // The size of what is no regular file says nothing, so that reading is bounded too.
+                if size <= MAX_CACHE_BYTES {
+                    file.take(MAX_CACHE_BYTES + 1).read_to_end(&mut text).map_err(io)?;
+                }
+                let bytes = size.max(text.len() as u64);
+                if bytes > MAX_CACHE_BYTES {
+                    return Err(TuneCacheError::TooLarge { bytes, path });
+                }
+                parse(&text).map_err(|source| TuneCacheError::Format { path: path.clone(), source })?
             }
         };
         Ok(Self { path: Some(path), timings, dirty: false })
@@ -124,9 +130,24 @@ impl TuneCache {
             file.sync_all()?;
             std::fs::rename(&temporary, &path)
         };
-        write().map_err(io)?;
+        write().map_err(|error| {
+            // Best effort: the error that matters is the one that is returned.
+            let _ = std::fs::remove_file(&temporary);
+            io(error)
+        })?;
         self.dirty = false;
         Ok(())
+    }
+}
+
+/// The measurements in a file's text. A time that nothing takes would win every choice, so that it is refused.
+fn parse(text: &[u8]) -> Result<BTreeMap<String, Timing>, serde_json::Error> {
+    let timings: BTreeMap<String, Timing> = serde_json::from_slice(text)?;
+    match timings.iter().find(|(_, timing)| !(timing.ns.is_finite() && timing.ns > 0.0)) {
+        Some((key, timing)) => {
+            Err(serde::de::Error::custom(format!("{key}: a time of {} ns, expected a positive one", timing.ns)))
+        }
+        None => Ok(timings),
     }
 }
 
@@ -157,7 +178,7 @@ impl<'a> Tuner<'a> {
                     let timing = self.time(op, candidate, best).map_err(|source| PlanError::Measure {
                         layer: op.layer.clone(),
                         kernel: id.to_string(),
-                        source,
+                        source: Box::new(source),
                     })?;
                     self.cache.timings.insert(key, timing);
                     self.cache.dirty = true;
@@ -191,7 +212,8 @@ impl<'a> Tuner<'a> {
             times.push(run()?);
         }
         times.sort_unstable();
-        Ok(Timing { ns: times[times.len() / 2] as f64, abandoned: false })
+        // No time is too short for the clock's resolution.
+        Ok(Timing { ns: times[times.len() / 2].max(1) as f64, abandoned: false })
     }
 }
 
