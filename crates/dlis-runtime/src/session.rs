@@ -93,7 +93,7 @@ impl Session {
     ///
     /// As [`run`](Self::run).
     pub fn profile(&mut self, input: &[f32], runs: usize) -> Result<Vec<LayerTime>, SessionError> {
-        let mut times = vec![Vec::with_capacity(runs); self.program.steps.len()];
+        let mut times: Vec<Vec<u64>> = vec![Vec::new(); self.program.steps.len()];
         let mut output = vec![0.0; self.output_len()];
         for _ in 0..runs.max(1) {
             let mut observe = |trace: StepTrace| times[trace.step].push(trace.duration_ns);
@@ -122,25 +122,26 @@ impl Session {
     /// As [`run`](Self::run).
     pub fn trace(&mut self, input: &[f32], runs: usize) -> Result<Vec<TraceEvent>, SessionError> {
         let mut output = vec![0.0; self.output_len()];
-        let mut events = Vec::with_capacity(runs * self.program.steps.len());
+        let mut times: Vec<(usize, u64, StepTrace)> = Vec::new();
         let start = Instant::now();
         for run in 0..runs {
+            // Whatever is done between two steps is counted to the later one, so that nothing is but noted.
+            times.reserve(self.program.steps.len());
             let begun = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let steps = &self.program.steps;
-            let mut observe = |trace: StepTrace| {
-                let step = &steps[trace.step];
-                events.push(TraceEvent {
-                    run,
-                    layer: step.layer.clone(),
-                    op: step.op.to_string(),
-                    kernel: step.kernel.to_string(),
-                    start_ns: begun + trace.start_ns,
-                    duration_ns: trace.duration_ns,
-                    macs: step.op.macs(),
-                });
-            };
-            self.executable.run_traced(input, &mut output, &mut observe)?;
+            self.executable.run_traced(input, &mut output, &mut |trace| times.push((run, begun, trace)))?;
         }
-        Ok(events)
+        let event = |(run, begun, trace): (usize, u64, StepTrace)| {
+            let step = &self.program.steps[trace.step];
+            TraceEvent {
+                run,
+                layer: step.layer.clone(),
+                op: step.op.to_string(),
+                kernel: step.kernel.to_string(),
+                start_ns: begun + trace.start_ns,
+                duration_ns: trace.duration_ns,
+                macs: step.op.macs(),
+            }
+        };
+        Ok(times.into_iter().map(event).collect())
     }
 }
