@@ -59,10 +59,15 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
         Policy::Measured => format!("measured {:.1} µs", cost / 1e3),
         _ => format!("estimated {:.1} µs on the nominal machine", cost / 1e3),
     };
+    // A pattern that nothing matches has decided nothing.
+    let matching = match policy {
+        Policy::Fixed(pattern) if pattern.matches(&step.kernel) => Some(pattern),
+        _ => None,
+    };
     let reason = match choice {
         None => "a layer wants the tensor in another layout".to_owned(),
         Some(choice) => match policy {
-            Policy::Fixed(pattern) if pattern.matches(&choice.chosen.kernel.id()) => format!("it matches `{pattern}`"),
+            Policy::Fixed(pattern) if matching.is_some() => format!("it matches `{pattern}`"),
             Policy::Fixed(pattern) => {
                 format!("no kernel that matches `{pattern}` can execute the layer; {}", cost(choice.chosen.cost))
             }
@@ -78,8 +83,8 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
         let candidates = choice.map_or(&[][..], |choice| &choice.candidates);
         let best =
             candidates.iter().filter(|candidate| candidate.kernel.id() == id).min_by(|a, b| a.cost.total_cmp(&b.cost));
-        let reason = match (best, policy) {
-            (Some(_), Policy::Fixed(pattern)) if !pattern.matches(&id) => format!("it does not match `{pattern}`"),
+        let reason = match (best, matching) {
+            (Some(_), Some(pattern)) if !pattern.matches(&id) => format!("it does not match `{pattern}`"),
             (Some(candidate), _) if candidate.abandoned => {
                 format!("it had taken {:.1} µs when measuring it was given up", candidate.cost / 1e3)
             }
