@@ -75,8 +75,7 @@ pub(crate) struct Lowered {
 
 /// Lowers a network.
 pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
-    let network = fold_batch_norm(network.clone())?;
-    let graph = network.graph();
+    let (graph, mut weights) = fold_batch_norm(network.clone())?.into_parts();
     let uses = graph.uses();
     let mut ops: Vec<LoweredOp> = Vec::new();
     // What each layer's result has become.
@@ -92,15 +91,19 @@ pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
             (Value::Layer(from), Source::Op(op)) if uses[from] == 1 => Some(op),
             _ => None,
         };
-        let parameter = |name: &str| network.weight(&layer.name, name);
-        let values = |name: &str| parameter(name).map(|weight| weight.to_f32().iter().copied().collect::<Vec<f32>>());
-        let mut weight = parameter("weight").cloned();
-        let mut bias = values("bias");
+        // Taken, not copied: the weights of the largest networks are not held twice.
+        let mut parameter = |name: &str| weights.remove(&format!("{}.{name}", layer.name));
+        let values = |weight: Weight| weight.to_f32().iter().copied().collect::<Vec<f32>>();
+        let mut weight = parameter("weight");
+        let mut bias = parameter("bias").map(values);
         let operation = match layer.op {
             Op::Conv2d(conv) => Operation::Conv2d(conv),
             Op::Linear(linear) => Operation::Linear(linear),
             Op::BatchNorm { eps, .. } => {
-                let (scale, shift) = affine(eps, &values);
+                let mut statistics = |name| parameter(name).map(values).unwrap_or_default();
+                let (mean, variance) = (statistics("running_mean"), statistics("running_var"));
+                let gamma = weight.take().map(values).unwrap_or_default();
+                let (scale, shift) = affine(eps, &gamma, &bias.take().unwrap_or_default(), &mean, &variance);
                 weight = Some(Weight::F32(ndarray::Array1::from_vec(scale).into_dyn()));
                 bias = Some(shift);
                 Operation::Affine
@@ -169,17 +172,16 @@ pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
 }
 
 /// Scale and shift of a batch-norm that could not be folded, computed in f64.
-fn affine(eps: f32, values: &impl Fn(&str) -> Option<Vec<f32>>) -> (Vec<f32>, Vec<f32>) {
-    let get = |name| values(name).unwrap_or_default();
-    let (gamma, beta, mean, variance) = (get("weight"), get("bias"), get("running_mean"), get("running_var"));
+#[expect(clippy::cast_possible_truncation, reason = "rounded once, at the end")]
+fn affine(eps: f32, gamma: &[f32], beta: &[f32], mean: &[f32], variance: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let scale: Vec<f64> = gamma
         .iter()
-        .zip(&variance)
+        .zip(variance)
         .map(|(&gamma, &variance)| f64::from(gamma) / (f64::from(variance) + f64::from(eps)).sqrt())
         .collect();
     let shift = beta
         .iter()
-        .zip(&mean)
+        .zip(mean)
         .zip(&scale)
         .map(|((&beta, &mean), scale)| (f64::from(beta) - f64::from(mean) * scale) as f32);
     let shift = shift.collect();
