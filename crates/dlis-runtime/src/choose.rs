@@ -30,11 +30,17 @@ pub(crate) struct Choice {
 /// What a layout costs at one operation; infinite where no kernel has it.
 type LayoutCosts = [f64; Layout::ALL.len()];
 
+/// What reordering each tensor costs, from each layout to the other: the network's input, then every
+/// operation's result.
+type ReorderCosts = Vec<LayoutCosts>;
+
 /// A machine that nobody has: only ratios matter to the heuristic.
 const NOMINAL_MACS_PER_NS: f64 = 50.0;
 const NOMINAL_BYTES_PER_NS: f64 = 10.0;
 /// Share of the nominal bandwidth at which a reorder runs.
 const REORDER_EFFICIENCY: f64 = 0.3;
+/// What a reorder that no kernel can do costs, in ns: more than any network, and still a number to compare.
+const IMPOSSIBLE: f64 = 1e18;
 
 /// Rough time of an operation: its share of the roofline is what the kernel expects to reach.
 fn estimate(kernel: &dyn Kernel, op: &LoweredOp, spec: &OpSpec) -> f64 {
@@ -58,7 +64,8 @@ pub(crate) fn choose(
     }
     let costs: Vec<LayoutCosts> =
         candidates.iter().map(|candidates| Layout::ALL.map(|layout| best(candidates, layout).1)).collect();
-    let layouts = layouts(lowered, &costs, batch);
+    let reorders = reorder_costs(lowered, backend, policy, batch, tuner)?;
+    let layouts = layouts(lowered, &costs, &reorders);
     Ok(candidates
         .into_iter()
         .zip(layouts)
@@ -122,24 +129,66 @@ fn candidates_of(
     Ok(candidates)
 }
 
+/// What it costs to reorder each tensor; zero for those that are the same in every layout.
+fn reorder_costs(
+    lowered: &Lowered,
+    backend: &dyn Backend,
+    policy: &Policy,
+    batch: usize,
+    tuner: &mut Tuner<'_>,
+) -> Result<ReorderCosts, PlanError> {
+    let mut costs = Vec::with_capacity(lowered.ops.len() + 1);
+    let input = ("input", lowered.input);
+    for (layer, shape) in
+        std::iter::once(input).chain(lowered.ops.iter().map(|op| (op.layer.as_str(), op.output_shape)))
+    {
+        let mut of_tensor = [0.0; Layout::ALL.len()];
+        if shape.channels > 1 && shape.plane() != [1, 1] {
+            let op = LoweredOp::reorder(layer, shape);
+            for from in Layout::ALL {
+                let mut spec = op.spec(batch, other(from));
+                spec.inputs.iter_mut().for_each(|input| input.layout = from);
+                of_tensor[from as usize] = match reorder_kernel(backend, &spec) {
+                    None => IMPOSSIBLE,
+                    Some(kernel) => {
+                        let cost = spec.activation_bytes() as f64 / (NOMINAL_BYTES_PER_NS * REORDER_EFFICIENCY);
+                        let mut candidates = [Candidate { kernel, spec, cost, abandoned: false }];
+                        if *policy == Policy::Measured {
+                            tuner.measure(&op, &mut candidates)?;
+                        }
+                        candidates[0].cost
+                    }
+                };
+            }
+        }
+        costs.push(of_tensor);
+    }
+    Ok(costs)
+}
+
+/// The kernel that reorders, the first that can.
+pub(crate) fn reorder_kernel(backend: &dyn Backend, spec: &OpSpec) -> Option<&'static dyn Kernel> {
+    backend.kernels().iter().copied().find(|kernel| kernel.support(spec, backend.hardware()).is_yes())
+}
+
 /// The layout of every operation: the least sum of the operations' costs and of the reorders between
 /// them.
 ///
 /// Coordinate descent from the best uniform choice: operations are visited in turn and take the layout
 /// that is cheapest given their neighbours', until none changes. A chain of operations that would gain
 /// only by changing together is found by the other uniform starts.
-fn layouts(lowered: &Lowered, costs: &[LayoutCosts], batch: usize) -> Vec<Layout> {
+fn layouts(lowered: &Lowered, costs: &[LayoutCosts], reorders: &ReorderCosts) -> Vec<Layout> {
     let mut best: Option<(f64, Vec<Layout>)> = None;
     for start in Layout::ALL {
         let mut layouts: Vec<Layout> =
             costs.iter().map(|costs| if costs[start as usize].is_finite() { start } else { other(start) }).collect();
-        let mut total = total_cost(lowered, costs, &layouts, batch);
+        let mut total = total_cost(lowered, costs, &layouts, reorders);
         loop {
             let before = total;
             for op in 0..layouts.len() {
                 let kept = layouts[op];
                 layouts[op] = other(kept);
-                let changed = total_cost(lowered, costs, &layouts, batch);
+                let changed = total_cost(lowered, costs, &layouts, reorders);
                 if changed < total {
                     total = changed;
                 } else {
@@ -164,7 +213,7 @@ const fn other(layout: Layout) -> Layout {
     }
 }
 
-fn total_cost(lowered: &Lowered, costs: &[LayoutCosts], layouts: &[Layout], batch: usize) -> f64 {
+fn total_cost(lowered: &Lowered, costs: &[LayoutCosts], layouts: &[Layout], reorders: &ReorderCosts) -> f64 {
     let mut total: f64 = costs.iter().zip(layouts).map(|(costs, &layout)| costs[layout as usize]).sum();
     // A tensor is reordered once, however many operations want it in the other layout.
     let mut reordered = vec![false; lowered.ops.len() + 1];
@@ -174,15 +223,11 @@ fn total_cost(lowered: &Lowered, costs: &[LayoutCosts], layouts: &[Layout], batc
             Source::Op(op) => (Some(op), layout),
             Source::Flat { of, .. } => (of, Layout::Nchw),
         };
-        let (shape, has) = match of {
-            None => (lowered.input, Layout::Nchw),
-            Some(op) => (lowered.ops[op].output_shape, layouts[op]),
-        };
+        let has = of.map_or(Layout::Nchw, |op| layouts[op]);
         let index = of.map_or(0, |op| op + 1);
-        if has != layout && shape.channels > 1 && shape.plane() != [1, 1] && !reordered[index] {
+        if has != layout && !reordered[index] {
             reordered[index] = true;
-            total +=
-                (batch * shape.elements() * 2 * size_of::<f32>()) as f64 / (NOMINAL_BYTES_PER_NS * REORDER_EFFICIENCY);
+            total += reorders[index][has as usize];
         }
     };
     for (op, &layout) in lowered.ops.iter().zip(layouts) {

@@ -58,6 +58,21 @@ impl LoweredOp {
         }
     }
 
+    /// The reordering of a tensor, for whoever measures it.
+    pub(crate) fn reorder(layer: &str, shape: Shape) -> Self {
+        Self {
+            layer: layer.to_owned(),
+            operation: Operation::Reorder,
+            inputs: vec![Source::Input],
+            residual: None,
+            epilogue: Epilogue::NONE,
+            input_shapes: vec![shape],
+            output_shape: shape,
+            weight: None,
+            bias: None,
+        }
+    }
+
     /// All operands, the residual last.
     pub fn operands(&self) -> impl Iterator<Item = Source> + '_ {
         self.inputs.iter().copied().chain(self.residual)

@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
-use dlis_backend::{
-    Backend, Epilogue, Layout, OpSpec, OpWeights, Operation, Program, Slot, SlotId, Step, Support, TensorSpec,
-};
+use dlis_backend::{Backend, Epilogue, Layout, OpSpec, OpWeights, Operation, Program, Slot, SlotId, Step, TensorSpec};
 use dlis_model::{Network, graph::MAX_ELEMENTS};
 
-use crate::choose::{Choice, choose};
+use crate::choose::{Choice, choose, reorder_kernel};
 use crate::error::PlanError;
 use crate::explain::Explanation;
 use crate::lower::{Lowered, LoweredOp, Source, lower};
@@ -239,9 +237,7 @@ impl<'a> Emitter<'a> {
                 epilogue: Epilogue::NONE,
                 weight: None,
             };
-            let hw = self.backend.hardware();
-            let kernel = self.backend.kernels().iter().find(|kernel| kernel.support(&op, hw) == Support::Yes);
-            let kernel = kernel.ok_or_else(|| PlanError::NoKernel {
+            let kernel = reorder_kernel(self.backend, &op).ok_or_else(|| PlanError::NoKernel {
                 backend: self.backend.name().to_owned(),
                 layer: layer.to_owned(),
                 op: op.to_string(),

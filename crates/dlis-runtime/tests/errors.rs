@@ -65,6 +65,10 @@ fn a_backend_that_cannot_reorder_is_told_so() {
     let error = Planner::new(&channels_last).plan(&network).unwrap_err();
     assert!(matches!(&error, PlanError::NoKernel { layer, .. } if layer == "conv"), "{error}");
     assert!(error.to_string().contains("none reorders"), "{error}");
+    // Where a kernel of the other layout spares the reorder, it is chosen, however slow.
+    let both = backend_with(|id| id.op() == "conv2d");
+    let made = Planner::new(&both).plan(&network).unwrap();
+    assert_eq!(made.program().steps.len(), 1);
 }
 
 #[test]
