@@ -13,11 +13,11 @@ use serde_json::json;
 use crate::Failure;
 use crate::command::BenchArgs;
 use crate::laboratory::{catalogue, peaks, root};
+use crate::output::say;
 
 const NETWORKS: [&str; 3] = ["vgg16-cifar10", "resnet18-cifar10", "mobilenet-cifar10"];
 const ALGORITHMS: [&str; 4] = ["fixed:direct", "fixed:im2col-gemm", "fixed:implicit-gemm", "measured"];
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let hw = Hardware::detect();
     let threads =
@@ -40,10 +40,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     cache.save()?;
     if args.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        println!("{:#}", json!({ "machine": hw, "peaks": peaks, "rows": rows }));
+        say!("{:#}", json!({ "machine": hw, "peaks": peaks, "rows": rows }));
         return Ok(());
     }
-    println!("{hw}\n{peaks}");
+    say!("{hw}\n{peaks}");
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         "",
     ]);
     table.add_rows(rows.iter().map(Row::cells));
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::Failure;
 use crate::command::{DatasetsArgs, DatasetsCommand};
 use crate::laboratory::cifar10_folder;
+use crate::output::say;
 
 pub(crate) fn run(args: &DatasetsArgs) -> Result<(), Failure> {
     match &args.command {
@@ -20,7 +21,6 @@ pub(crate) fn run(args: &DatasetsArgs) -> Result<(), Failure> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn fetch(to: &Path) -> Result<(), Failure> {
     let bar = ProgressBar::new(0);
     let template = "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
@@ -48,18 +48,17 @@ fn fetch(to: &Path) -> Result<(), Failure> {
         Some(source) if !report.already_there => format!("fetched from {source} and verified"),
         _ => "already there and verified".to_owned(),
     };
-    println!("CIFAR-10: {how}: {}", report.path.display());
+    say!("CIFAR-10: {how}: {}", report.path.display());
     let test = cifar10::load_test(to)?;
-    println!("{} test images of {} classes", test.len(), test.classes().len());
+    say!("{} test images of {} classes", test.len(), test.classes().len());
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn list() {
     let folder = cifar10_folder();
-    println!("embedded  1,000 test images of CIFAR-10, 100 of each class: part of the program");
+    say!("embedded  1,000 test images of CIFAR-10, 100 of each class: part of the program");
     match cifar10::load_test(&folder) {
-        Ok(test) => println!("cifar10   CIFAR-10 in full: {} test images in {}", test.len(), folder.display()),
-        Err(_) => println!("cifar10   CIFAR-10 in full: not here; `cargo xtask datasets fetch cifar10` fetches it"),
+        Ok(test) => say!("cifar10   CIFAR-10 in full: {} test images in {}", test.len(), folder.display()),
+        Err(_) => say!("cifar10   CIFAR-10 in full: not here; `cargo xtask datasets fetch cifar10` fetches it"),
     }
 }

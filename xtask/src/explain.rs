@@ -6,12 +6,12 @@ use dlis_runtime::{Planner, Session, TuneCache, chrome_trace};
 use crate::Failure;
 use crate::command::ExplainArgs;
 use crate::laboratory::{catalogue, peaks};
+use crate::output::say;
 
 /// Runs before a trace or profile, and runs in it.
 const WARM_UP: usize = 5;
 const TRACED: usize = 10;
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let network = catalogue().network(&args.network, NO_RECIPE, "dense-f32")?.network;
     let system = backend(&args.backend, args.threads, args.schedule)?;
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let planner = Planner::new(&*system).policy(args.algorithm.clone()).batch(args.batch).cache(&mut cache);
     let plan = planner.plan(&network)?;
     if args.trace.is_none() && !args.layers {
-        print!("{}", plan.explain(&*system));
+        say!("{}", plan.explain(&*system).to_string().trim_end());
         return Ok(());
     }
     let mut session = Session::new(&*system, plan)?;
@@ -32,11 +32,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         let events = session.trace(&input, TRACED)?;
         let text = serde_json::to_string(&chrome_trace(&args.network, &events))?;
         std::fs::write(path, text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-        println!(
-            "{} steps of {TRACED} runs: open {} in ui.perfetto.dev or chrome://tracing",
-            events.len(),
-            path.display()
-        );
+        say!("{} steps of {TRACED} runs: open {} in ui.perfetto.dev or chrome://tracing", events.len(), path.display());
     }
     if args.layers {
         let roofline = peaks(&[args.threads]).roofline(args.threads);
@@ -60,7 +56,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
                 share,
             ]);
         }
-        println!("{table}");
+        say!("{table}");
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod explain;
 mod failure;
 mod fork_join;
 mod laboratory;
+mod output;
 mod recommend;
 
 use std::alloc::System;

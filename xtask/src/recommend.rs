@@ -7,8 +7,8 @@ use dlis_experiment::{RECORDS_FILE, StackLayer, Store};
 
 use crate::Failure;
 use crate::command::RecommendArgs;
+use crate::output::say;
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run(args: &RecommendArgs) -> Result<(), Failure> {
     let path = args.results.join(RECORDS_FILE);
     if !path.is_file() {
@@ -32,18 +32,18 @@ pub(crate) fn run(args: &RecommendArgs) -> Result<(), Failure> {
     };
     let answer = recommend(&records, &constraints);
     match answer.chosen {
-        Some(record) => println!("{}\n", record.point),
-        None => println!("no stack point fits\n"),
+        Some(record) => say!("{}\n", record.point),
+        None => say!("no stack point fits\n"),
     }
-    println!("{}", answer.reason);
+    say!("{}", answer.reason);
     for caution in &answer.cautions {
-        println!("caution: {caution}");
+        say!("caution: {caution}");
     }
     if !answer.runners_up.is_empty() {
-        println!("\nrunners-up");
+        say!("\nrunners-up");
     }
     for runner_up in &answer.runners_up {
-        println!("  {}\n    {}", runner_up.record.point, runner_up.note);
+        say!("  {}\n    {}", runner_up.record.point, runner_up.note);
     }
     if answer.chosen.is_some() { Ok(()) } else { Err(Failure::new("nothing measured satisfies the constraints")) }
 }
