@@ -142,6 +142,12 @@ fn graphs_that_are_easy_to_get_wrong() {
         let x = g.relu("relu", x);
         support::activation(g, "sigmoid", x, Activation::Sigmoid)
     });
+    // What is added to an activation's result is not added before it.
+    check([16, 6, 6], &|g| {
+        let x = g.conv("conv", Value::Input, 16, same);
+        let x = g.relu("relu", x);
+        g.add("add", x, Value::Input)
+    });
     // Either branch of a block may be the later one, and the sum names them in either order.
     for swapped in [false, true] {
         for shortcut_first in [false, true] {

@@ -120,7 +120,12 @@ impl State {
         if !in_channels.is_multiple_of(groups) {
             groups = 1;
         }
-        let out_channels = groups * (1 + number / 4 % (MAX_CHANNELS / groups));
+        // Often as many channels as there were, so that there is something to add the result to.
+        let out_channels = if numbers[0].is_multiple_of(2) {
+            in_channels
+        } else {
+            groups * (1 + number / 4 % (MAX_CHANNELS / groups))
+        };
         let bias = numbers[4].is_multiple_of(2);
         self.push(Op::Conv2d(Conv2d { in_channels, out_channels, groups, window, bias }), &[x])
     }
