@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dlis_experiment::run::{Progress, groups, run as measure};
+use dlis_experiment::run::{Progress, STORED, groups, run as measure};
 use dlis_experiment::{Experiment, RECORDS_FILE, Record, StackLayer, Store, catalogue, report, spec, table};
 use dlis_hw::Hardware;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -99,6 +99,10 @@ fn show(bar: &ProgressBar, progress: &Progress<'_>) {
     // A share of the work, 0 to 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and STEPS")]
     bar.set_position((progress.share * STEPS as f64) as u64);
+    // Nobody sees the bar: say what a log should have.
+    if bar.is_hidden() && progress.doing == STORED {
+        eprintln!("{} of {} stack points measured", progress.finished, progress.points);
+    }
 }
 
 fn print_table(records: &[Record]) {

@@ -53,11 +53,13 @@ pub(crate) fn peaks(threads: &[usize]) -> Peaks {
 
 /// All of it; measured kernels are kept in `out`.
 pub(crate) fn laboratory(out: &Path, spec: &AccuracySpec, threads: &[usize]) -> Result<Laboratory, Failure> {
+    let dataset = dataset(spec)?;
     Ok(Laboratory {
         catalogue: catalogue(),
         hw: Hardware::detect(),
         peaks: peaks(threads),
-        dataset: dataset(spec)?,
+        dataset_sha256: dataset.sha256(),
+        dataset,
         cache: TuneCache::open(out.join(TUNING_FILE))?,
         allocated: Some(crate::allocated),
         git_revision: said_by("git", &["rev-parse", "--short=12", "HEAD"]),

@@ -137,3 +137,58 @@ impl Program {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dlis_model::Activation;
+
+    use super::*;
+    use crate::op::{Epilogue, Operation};
+    use crate::tensor::Layout;
+
+    /// A ReLU from slot 0 to slot 1.
+    fn program() -> Program {
+        let spec = TensorSpec::f32(1, [4, 2, 2], Layout::Nchw);
+        let op = OpSpec {
+            operation: Operation::Activation(Activation::Relu),
+            inputs: vec![spec],
+            output: spec,
+            epilogue: Epilogue::NONE,
+            weight: None,
+        };
+        let kernel = KernelId::new("activation", "f32", "none", "direct", "portable");
+        let step =
+            Step { layer: "relu".into(), op, kernel, inputs: vec![SlotId(0)], residual: None, output: SlotId(1) };
+        let slots = vec![Slot { spec, offset: 0 }, Slot { spec, offset: 64 }];
+        Program { name: "net".into(), slots, steps: vec![step], input: SlotId(0), output: SlotId(1), arena_bytes: 128 }
+    }
+
+    fn refused(change: fn(&mut Program)) -> String {
+        let mut program = program();
+        change(&mut program);
+        program.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        program().validate().unwrap();
+        assert!(refused(|p| p.arena_bytes = 127).contains("outside the arena"));
+        assert!(refused(|p| p.slots[1].offset = 60).contains("not aligned"));
+        assert!(refused(|p| p.slots[1].offset = usize::MAX - 63).contains("outside the arena"));
+        assert!(refused(|p| p.slots[1].offset = 0).contains("overlaps an input"));
+        assert!(refused(|p| p.output = SlotId(2)).contains("not one of its tensors"));
+        assert!(refused(|p| p.steps[0].inputs = vec![SlotId(7)]).contains("`relu`"));
+        assert!(refused(|p| p.steps[0].inputs.clear()).contains("not as many"));
+        assert!(refused(|p| p.steps[0].residual = Some(SlotId(0))).contains("not as many"));
+        assert!(refused(|p| p.slots[0].spec.layout = Layout::Nhwc).contains("layout"));
+    }
+
+    #[test]
+    fn the_arithmetic_names_layers_and_kernels_but_no_memory() {
+        let mut moved = program();
+        moved.arena_bytes = 4096;
+        assert_eq!(moved.arithmetic(), program().arithmetic());
+        moved.steps[0].kernel = KernelId::new("activation", "f32", "none", "direct", "avx2");
+        assert_ne!(moved.arithmetic(), program().arithmetic());
+    }
+}

@@ -186,3 +186,34 @@ impl<'a> ViewMut<'a> {
         bytemuck::cast_slice_mut(self.bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_differ_unless_images_have_one_pixel_or_one_channel() {
+        for (dims, free) in [([3, 2, 2], false), ([3, 1, 1], true), ([1, 5, 4], true)] {
+            let nchw = TensorSpec::f32(2, dims, Layout::Nchw);
+            let nhwc = nchw.with_layout(Layout::Nhwc);
+            assert_eq!((nchw.is_layout_free(), nchw.same_bytes(&nhwc)), (free, free), "{nchw}");
+            assert!(nchw.same_bytes(&nchw) && !nchw.same_bytes(&nchw.one_image()));
+        }
+    }
+
+    #[test]
+    fn strides_address_every_element_once() {
+        for layout in Layout::ALL {
+            let spec = TensorSpec::f32(2, [3, 4, 5], layout);
+            let [n, c, h, w] = spec.strides();
+            let mut seen = vec![false; spec.elements()];
+            for at in (0..2)
+                .flat_map(|i| (0..3).flat_map(move |j| (0..4).flat_map(move |k| (0..5).map(move |l| [i, j, k, l]))))
+            {
+                let index = at[0] * n + at[1] * c + at[2] * h + at[3] * w;
+                assert!(!std::mem::replace(&mut seen[index], true), "{layout}: {at:?} twice");
+            }
+            assert!(seen.into_iter().all(|seen| seen));
+        }
+    }
+}

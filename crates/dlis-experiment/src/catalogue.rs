@@ -157,3 +157,43 @@ pub fn backend(name: &str, threads: usize, schedule: Schedule) -> Result<Box<dyn
         _ => Err(CatalogueError::Backend { name: name.to_owned() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_are_refused_with_what_there_is() {
+        let catalogue = Catalogue::new("nowhere");
+        let refused =
+            |name: &str, recipe: &str, format: &str| catalogue.network(name, recipe, format).unwrap_err().to_string();
+        assert!(refused("vgg16", "none", "dense-f32").contains("vgg16-cifar10"));
+        assert!(refused("vgg16-cifar10", "prune", "dense-f32").contains("`none`"));
+        assert!(refused("mobilenet-cifar10", "none", "csr").contains("dense-f32"));
+        let error = backend("openmp", 1, Schedule::Static).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("rayon, omp"), "{error}");
+        assert!(backend("omp", 0, Schedule::Static).is_err());
+    }
+
+    #[test]
+    fn a_network_without_a_file_has_made_up_weights_and_says_so() {
+        let loaded = Catalogue::new("nowhere").network("mobilenet-cifar10", NO_RECIPE, "dense-f32").unwrap();
+        assert!(!loaded.trained);
+        assert_eq!(loaded.disk_bytes, loaded.network.weight_bytes() as u64);
+    }
+
+    #[test]
+    fn an_artefact_is_named_by_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.safetensors");
+        let network = Network::random(zoo::mobilenet_cifar10(), 1);
+        Artefact::new(network.clone()).save(&path).unwrap();
+        let catalogue = Catalogue::new("nowhere");
+        let loaded = catalogue.network(path.to_str().unwrap(), NO_RECIPE, "dense-f32").unwrap();
+        assert!(loaded.trained && catalogue.knows(path.to_str().unwrap()).is_ok());
+        assert_eq!(loaded.network, network);
+        std::fs::write(&path, b"no artefact").unwrap();
+        let error = catalogue.network(path.to_str().unwrap(), NO_RECIPE, "dense-f32").unwrap_err().to_string();
+        assert!(error.contains("net.safetensors"), "{error}");
+    }
+}

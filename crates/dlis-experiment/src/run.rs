@@ -6,82 +6,37 @@
 //! most the group it was at. Accuracy depends on weights and kernels alone, not on threads or backend, and
 //! is measured once for each such arithmetic, in this run or any before it in the store.
 
+mod accuracy;
+mod error;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dlis_backend::{Backend, Schedule};
-use dlis_eval::accuracy::evaluate;
+use dlis_backend::Backend;
 use dlis_eval::dataset::{Dataset, Normalization};
 use dlis_eval::latency::{Point, Protocol, Step, measure_interleaved};
 use dlis_hw::{Hardware, Peaks, Roofline};
 use dlis_runtime::{LayerTime, Plan, Planner, Policy, Session, TuneCache};
 use sha2::{Digest, Sha256};
 
-use crate::catalogue::{Catalogue, CatalogueError, Loaded, backend};
+pub use self::error::RunError;
+
+use self::accuracy::{AccuracyError, classify};
+use crate::catalogue::{Catalogue, Loaded, backend};
 use crate::record::{Accuracy, Latency, LayerProfile, Memory, Predicted, Provenance, Record, SCHEMA, Startup};
-use crate::{Experiment, StackPoint, Store, StoreError};
+use crate::{Experiment, StackPoint, Store};
 
 /// Runs whose median makes the profile of a network's layers.
 const PROFILE_RUNS: usize = 15;
 /// Time after which no more profile runs are added.
-const PROFILE_BUDGET: Duration = Duration::from_millis(500);
+const PROFILE_BUDGET: Duration = Duration::from_millis(300);
 /// Factor by which the profile's sum may differ from the median before a record says so.
 const PROFILE_AGREES: f64 = 1.25;
 /// What counted and predicted memory may differ by before a record says so: bookkeeping of the sessions.
 const MEMORY_SLACK_BYTES: u64 = 256 << 10;
 
-/// Why an experiment stopped.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// A point names something that is not there.
-    #[error("{point}: {source}")]
-    Catalogue {
-        /// The point.
-        point: Box<StackPoint>,
-        /// Why.
-        source: Box<CatalogueError>,
-    },
-    /// The network could not be planned.
-    #[error("{point}: {source}")]
-    Plan {
-        /// The point.
-        point: Box<StackPoint>,
-        /// Why.
-        source: Box<dlis_runtime::PlanError>,
-    },
-    /// The session could not be made or run.
-    #[error("{point}: {source}")]
-    Session {
-        /// The point.
-        point: Box<StackPoint>,
-        /// Why.
-        source: Box<dlis_runtime::SessionError>,
-    },
-    /// The dataset does not fit the network.
-    #[error("{point}: accuracy on `{dataset}`: {reason}")]
-    Dataset {
-        /// The point.
-        point: Box<StackPoint>,
-        /// The dataset.
-        dataset: String,
-        /// Why.
-        reason: String,
-    },
-    /// The store could not be written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The cache of measured kernels could not be written.
-    #[error(transparent)]
-    Cache(#[from] dlis_runtime::TuneCacheError),
-}
-
-impl RunError {
-    fn session(point: &StackPoint, source: dlis_runtime::SessionError) -> Self {
-        Self::Session { point: Box::new(point.clone()), source: Box::new(source) }
-    }
-}
+/// What [`Progress::doing`] says when records have just been appended.
+pub const STORED: &str = "stored";
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,6 +62,8 @@ pub struct Laboratory {
     pub peaks: Peaks,
     /// The images that accuracy is measured on.
     pub dataset: Dataset,
+    /// Their digest ([`Dataset::sha256`]).
+    pub dataset_sha256: String,
     /// Measured kernels.
     pub cache: TuneCache,
     /// Bytes that the process has allocated, if an allocator counts them.
@@ -154,7 +111,7 @@ pub fn run(
         }
         laboratory.cache.save()?;
         work.finished += group.len();
-        work.say(0.0, "stored");
+        work.say(0.0, STORED);
     }
     Ok(())
 }
@@ -332,7 +289,7 @@ fn accuracy(
     let dataset = &laboratory.dataset;
     let mut hash = Sha256::new();
     // The batch is not hashed: each image is computed on its own.
-    for text in [weights, &plan.program().arithmetic(), dataset.name(), &dataset.len().to_string()] {
+    for text in [weights, &plan.program().arithmetic(), &laboratory.dataset_sha256] {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     }
@@ -355,40 +312,17 @@ fn accuracy(
     if classes != dataset.classes().len() {
         return Err(error(format!("it has {} classes, the network {classes}", dataset.classes().len())));
     }
-    // The same program on all threads computes the same bits sooner.
-    let threads = laboratory.hw.logical_cores;
-    let system = backend("rayon", threads, Schedule::Static)
-        .map_err(|source| RunError::Catalogue { point: Box::new(point.clone()), source: Box::new(source) })?;
-    let mut session = Session::new(&*system, plan.clone()).map_err(|source| RunError::session(point, source))?;
-    let batch = session.batch();
-    let (mut input, mut output) = (vec![0.0; session.input_len()], vec![0.0; session.output_len()]);
-    let mut failure = None;
-    let mut reported = 0;
-    let measured = evaluate(
-        dataset,
-        batch,
-        &Normalization::CIFAR10,
-        |images, logits| {
-            // The last batch may be smaller: the rest of the input is what it was.
-            input[..images.len()].copy_from_slice(images);
-            if let Err(error) = session.run(&input, &mut output) {
-                failure.get_or_insert(error);
-            }
-            logits.copy_from_slice(&output[..logits.len()]);
-            Ok::<(), Infallible>(())
-        },
-        |done, all| {
-            if done * 20 / all > reported {
-                let steps = done * 20 / all - reported;
-                reported += steps;
-                work.say(Work::ACCURACY * steps as f64 / 20.0, &doing);
-            }
-        },
-    );
-    if let Some(source) = failure {
-        return Err(RunError::session(point, source));
-    }
-    let measured = measured.map_err(|source| error(source.to_string()))?;
+    let mut said = 0.0;
+    let counted = classify(plan, dataset, laboratory.hw.logical_cores, &mut |share| {
+        work.say(Work::ACCURACY * (share - said), &doing);
+        said = share;
+    });
+    work.say(Work::ACCURACY * (1.0 - said), &doing);
+    let measured = match counted {
+        Ok(counted) => counted.accuracy(),
+        Err(AccuracyError::Session(source)) => return Err(RunError::session(point, source)),
+        Err(AccuracyError::Other(reason)) => return Err(error(reason)),
+    };
     let (top1, top5) = (measured.top1, measured.top5);
     let accuracy = Accuracy { dataset: dataset.name().to_owned(), images: measured.images, top1, top5, arithmetic };
     known.insert(accuracy.arithmetic.clone(), accuracy.clone());
@@ -583,5 +517,38 @@ fn provenance(laboratory: &Laboratory) -> Provenance {
         machine: laboratory.hw.cpu_model.clone().unwrap_or_else(|| laboratory.hw.arch.clone()),
         machine_summary: laboratory.hw.to_string(),
         os: laboratory.hw.os.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRID: &str = r#"
+        name = "grid"
+        networks = ["a", "b"]
+        algorithms = ["heuristic", "measured"]
+        backends = ["rayon", "omp"]
+        threads = [1, 2]
+    "#;
+
+    #[test]
+    fn groups_hold_what_is_compared() {
+        let points = Experiment::parse("grid.toml", GRID).unwrap().expand(2, "0123456789abcdef");
+        let groups = groups(&points);
+        assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [4; 4]);
+        assert_eq!(groups.concat().len(), points.len());
+        for group in &groups {
+            assert!(group.iter().all(|point| point.network == group[0].network && point.threads == group[0].threads));
+        }
+    }
+
+    #[test]
+    fn the_protocol_keeps_the_experiments_budget() {
+        let text = "name = 'x'\nnetworks = ['a']\n[latency]\nmin_samples = 7\nbudget_ms = 400";
+        let protocol = protocol(&Experiment::parse("x.toml", text).unwrap());
+        assert_eq!((protocol.min_samples, protocol.budget_ns), (7, 400_000_000));
+        let rounds = u64::from(protocol.rounds) * (protocol.slice_ns + protocol.settle_ns);
+        assert!(protocol.warmup_max_ns + rounds <= protocol.budget_ns, "{protocol:?}");
     }
 }
