@@ -229,7 +229,8 @@ fn prepare<'p>(
     notes.extend(fallbacks(&point.algorithm, &plan));
     let accuracy = accuracy(point, &plan, loaded, weights, laboratory, known, work)?;
     let before = laboratory.allocated.map(|allocated| allocated());
-    let session = Session::new(&*system, plan).map_err(|source| RunError::session(point, source))?;
+    // A copy of the plan goes in and is freed within, so that what is counted is the session alone.
+    let session = Session::new(&*system, plan.clone()).map_err(|source| RunError::session(point, source))?;
     let counted = laboratory.allocated.zip(before).map(|(allocated, before)| allocated().saturating_sub(before));
     let residency = session.residency();
     let memory = Memory {
@@ -255,8 +256,11 @@ fn fallbacks(policy: &Policy, plan: &Plan) -> Option<String> {
     let convolutions = plan.program().steps.iter().filter(|step| step.op.operation.name() == "conv2d");
     let others: Vec<&str> =
         convolutions.filter(|step| !pattern.matches(&step.kernel)).map(|step| step.layer.as_str()).collect();
-    let names = others.join(", ");
-    (!others.is_empty()).then(|| format!("no kernel that matches `{pattern}` executes {names}: others did"))
+    let first = others.first()?;
+    Some(format!(
+        "no kernel that matches `{pattern}` executes {} convolutions, `{first}` the first: others did",
+        others.len()
+    ))
 }
 
 /// Names the weights of a network: what accuracy depends on beside the kernels.
