@@ -8,17 +8,13 @@ use std::fmt::Debug;
 
 use dlis_hw::{Hardware, SimdLevel};
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::Avx2;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::Avx512;
 pub(crate) use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
 
 /// Proof that this machine has a SIMD level, and the operations of that level.
 pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {

@@ -1,0 +1,94 @@
+//! The levels of x86-64: AVX2 with FMA, vectors of eight; AVX-512 (F, BW, DQ and VL, as on every server since
+//! 2017), vectors of sixteen.
+
+use std::arch::x86_64::*;
+
+use dlis_hw::{Hardware, SimdLevel};
+
+use super::{Simd, Work};
+
+/// Defines the token of a level: its instructions differ in name and width alone.
+macro_rules! level {
+    (
+        $name:ident, $vector:ident, $lanes:literal, $features:literal = $($feature:tt)&&+,
+        $set1:ident $fmadd:ident $add:ident $max:ident $min:ident $loadu:ident $storeu:ident
+    ) => {
+        #[doc = concat!("Proof that the machine has ", $features, ".")]
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name(());
+
+        impl Simd for $name {
+            const LEVEL: SimdLevel = SimdLevel::$name;
+            const LANES: usize = $lanes;
+            type Vector = $vector;
+
+            fn new(hw: &Hardware) -> Option<Self> {
+                // `hw` may limit the levels, but it is plain data that a caller can fill in: the proof is the
+                // processor's own word.
+                let present = $(is_x86_feature_detected!($feature))&&+;
+                (present && hw.supports(Self::LEVEL)).then_some(Self(()))
+            }
+
+            fn vectorize<W: Work>(self, work: W) -> W::Output {
+                #[target_feature(enable = $features)]
+                fn enter<W: Work>(simd: $name, work: W) -> W::Output {
+                    work.run(simd)
+                }
+                // SAFETY: `self` proves that the machine has these features.
+                unsafe { enter(self, work) }
+            }
+
+            #[inline(always)]
+            fn splat(self, x: f32) -> $vector {
+                // SAFETY: `self` proves the features.
+                unsafe { $set1(x) }
+            }
+
+            #[inline(always)]
+            fn mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
+                // SAFETY: `self` proves the features.
+                unsafe { $fmadd(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn add(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: `self` proves the features.
+                unsafe { $add(a, b) }
+            }
+
+            #[inline(always)]
+            fn at_least(self, x: $vector, bound: $vector) -> $vector {
+                // SAFETY: `self` proves the features. The instruction returns its second operand if either is NaN.
+                unsafe { $max(bound, x) }
+            }
+
+            #[inline(always)]
+            fn at_most(self, x: $vector, bound: $vector) -> $vector {
+                // SAFETY: `self` proves the features. The instruction returns its second operand if either is NaN.
+                unsafe { $min(bound, x) }
+            }
+
+            #[inline(always)]
+            unsafe fn load(self, from: *const f32) -> $vector {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { $loadu(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32, x: $vector) {
+                // SAFETY: `self` proves the features; writable by the caller's promise.
+                unsafe { $storeu(to, x) }
+            }
+        }
+    };
+}
+
+level!(
+    Avx2, __m256, 8, "avx2,fma" = "avx2" && "fma",
+    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_max_ps _mm256_min_ps _mm256_loadu_ps _mm256_storeu_ps
+);
+level!(
+    Avx512, __m512, 16,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma" = "avx512f" && "avx512bw" && "avx512dq" && "avx512vl" && "avx2" && "fma",
+    _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_max_ps _mm512_min_ps _mm512_loadu_ps _mm512_storeu_ps
+);
