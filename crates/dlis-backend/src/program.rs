@@ -146,7 +146,7 @@ mod tests {
     use crate::op::{Epilogue, Operation};
     use crate::tensor::Layout;
 
-    /// A ReLU from slot 0 to slot 1.
+    /// A rectifier from slot 0 to slot 1.
     fn program() -> Program {
         let spec = TensorSpec::f32(1, [4, 2, 2], Layout::Nchw);
         let op = OpSpec {

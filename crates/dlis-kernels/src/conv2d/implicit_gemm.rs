@@ -31,6 +31,9 @@ use crate::simd::{Portable, Simd, Work};
 const MAX_ROWS: usize = 8;
 /// Vectors of output channels of a tile.
 const COLUMNS: usize = 2;
+/// How far ahead of their use weights are prefetched, in elements: a page, as the processor's own
+/// prefetchers stop at the end of one, and a layer of few pixels does little else than read weights.
+const AHEAD: usize = 1024;
 /// Least output channels of a group, where there are several groups.
 const MIN_GROUP: usize = 4;
 
@@ -284,6 +287,7 @@ impl<P: Simd> Column<'_, P> {
                     unsafe {
                         let mut columns = [simd.splat(0.0); COLUMNS];
                         for (v, column) in columns.iter_mut().enumerate() {
+                            simd.prefetch(weight.wrapping_add(AHEAD + v * S::LANES));
                             *column = simd.load(weight.add(v * S::LANES));
                         }
                         for (pixel, sums) in pixel.iter().zip(&mut sums) {

@@ -42,6 +42,9 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     /// The smaller of `x` and `bound`, and `x` where it is NaN.
     fn at_most(self, x: Self::Vector, bound: Self::Vector) -> Self::Vector;
 
+    /// Hints that the line at `at` will be read soon. `at` need not be readable.
+    fn prefetch(self, at: *const f32);
+
     /// The vector at `from`.
     ///
     /// # Safety

@@ -49,6 +49,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _at: *const f32) {}
+
+    #[inline(always)]
     unsafe fn load(self, from: *const f32) -> [f32; 4] {
         // SAFETY: four elements are readable, by the caller's promise; an array is no more aligned than
         // its elements.

@@ -69,6 +69,12 @@ macro_rules! level {
             }
 
             #[inline(always)]
+            fn prefetch(self, at: *const f32) {
+                // SAFETY: a hint that faults on no address; part of the baseline.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
+
+            #[inline(always)]
             unsafe fn load(self, from: *const f32) -> $vector {
                 // SAFETY: `self` proves the features; readable by the caller's promise.
                 unsafe { $loadu(from) }
