@@ -5,9 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use dlis_eval::dataset::{Dataset, cifar10};
-use dlis_experiment::run::Laboratory;
+use dlis_experiment::run::{Accuracies, Laboratory};
 use dlis_experiment::spec::{AccuracySpec, Dataset as DatasetName};
-use dlis_experiment::{Catalogue, TUNING_FILE};
+use dlis_experiment::{ACCURACIES_FILE, Catalogue, TUNING_FILE};
 use dlis_hw::{Hardware, Peaks};
 use dlis_runtime::TuneCache;
 
@@ -61,6 +61,7 @@ pub(crate) fn laboratory(out: &Path, spec: &AccuracySpec, threads: &[usize]) -> 
         dataset_sha256: dataset.sha256(),
         dataset,
         cache: TuneCache::open(out.join(TUNING_FILE))?,
+        accuracies: Accuracies::open(out.join(ACCURACIES_FILE))?,
         allocated: Some(crate::allocated),
         git_revision: said_by("git", &["rev-parse", "--short=12", "HEAD"]),
         rustc: said_by("rustc", &["--version"]),

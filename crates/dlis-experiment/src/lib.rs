@@ -31,3 +31,5 @@ pub use store::{LineError, MAX_LINE_BYTES, MAX_STORE_BYTES, Store, StoreError};
 pub const RECORDS_FILE: &str = "records.jsonl";
 /// The file of an experiment's folder that has the measured times of kernels.
 pub const TUNING_FILE: &str = "tuning.json";
+/// The file of an experiment's folder that has the accuracies measured so far.
+pub const ACCURACIES_FILE: &str = "accuracies.jsonl";

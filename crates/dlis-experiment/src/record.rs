@@ -58,6 +58,23 @@ impl Accuracy {
     pub fn top1_interval(&self) -> Interval {
         wilson_95(self.top1, self.images)
     }
+
+    /// Checks that the counts and shares are possible.
+    pub(crate) fn validate(&self) -> Result<(), InvalidField> {
+        let Self { images, top1, top5, .. } = *self;
+        if images == 0 {
+            return Err(InvalidField::new("accuracy.images", "at least 1", images));
+        }
+        for (field, value) in [("accuracy.top1", top1), ("accuracy.top5", top5)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(InvalidField::new(field, "0 to 1", value));
+            }
+        }
+        if top5 < top1 {
+            return Err(InvalidField::new("accuracy.top5", format!("at least top1, {top1}"), top5));
+        }
+        Ok(())
+    }
 }
 
 /// How long one inference (of the point's batch) takes.
@@ -223,7 +240,7 @@ impl Record {
         if self.id != id {
             return Err(InvalidField::new("id", format!("`{id}`, the id of its point"), format!("`{}`", self.id)));
         }
-        self.validate_accuracy()?;
+        self.accuracy.validate()?;
         self.validate_latency()?;
         positive("throughput_images_per_s", self.throughput_images_per_s)?;
         for (field, value) in [
@@ -243,22 +260,6 @@ impl Record {
                 not_negative(field, value)
                     .map_err(|e| InvalidField { field: format!("layers[{index}].{field}"), ..e })?;
             }
-        }
-        Ok(())
-    }
-
-    fn validate_accuracy(&self) -> Result<(), InvalidField> {
-        let Accuracy { images, top1, top5, .. } = self.accuracy;
-        if images == 0 {
-            return Err(InvalidField::new("accuracy.images", "at least 1", images));
-        }
-        for (field, value) in [("accuracy.top1", top1), ("accuracy.top5", top5)] {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(InvalidField::new(field, "0 to 1", value));
-            }
-        }
-        if top5 < top1 {
-            return Err(InvalidField::new("accuracy.top5", format!("at least top1, {top1}"), top5));
         }
         Ok(())
     }

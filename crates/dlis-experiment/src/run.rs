@@ -3,13 +3,13 @@
 //! Points that are compared with each other are measured in the same rounds: those of one network, format,
 //! thread count and batch make a [group](groups), whose sessions are all alive while the latency protocol
 //! takes turns among them. A record is appended as soon as its group is measured, so a killed run loses at
-//! most the group it was at. Accuracy depends on weights and kernels alone, not on threads or backend, and
+//! most the timing of the group it was at. Accuracy depends on weights and kernels alone, not on threads or backend, and
 //! is measured once for each such arithmetic, in this run or any before it in the store.
 
+mod accuracies;
 mod accuracy;
 mod error;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dlis_backend::Backend;
@@ -19,6 +19,7 @@ use dlis_hw::{Hardware, Peaks, Roofline};
 use dlis_runtime::{LayerTime, Plan, Planner, Policy, Session, TuneCache};
 use sha2::{Digest, Sha256};
 
+pub use self::accuracies::{Accuracies, AccuraciesError};
 pub use self::error::RunError;
 
 use self::accuracy::{AccuracyError, classify};
@@ -66,6 +67,8 @@ pub struct Laboratory {
     pub dataset_sha256: String,
     /// Measured kernels.
     pub cache: TuneCache,
+    /// Measured accuracies.
+    pub accuracies: Accuracies,
     /// Bytes that the process has allocated, if an allocator counts them.
     pub allocated: Option<fn() -> u64>,
     /// The revision of the program's source, if known.
@@ -104,9 +107,11 @@ pub fn run(
     let todo: Vec<StackPoint> = all.iter().filter(|point| !store.contains(&point.id())).cloned().collect();
     let protocol = protocol(experiment);
     let mut work = Work { points: all.len(), todo: todo.len(), finished: all.len() - todo.len(), done: 0.0, progress };
-    let mut known = known_accuracies(store);
+    for record in store.records() {
+        laboratory.accuracies.learn(record.accuracy.clone());
+    }
     for group in groups(&todo) {
-        for record in measure_group(&group, laboratory, &protocol, &mut known, &mut work)? {
+        for record in measure_group(&group, laboratory, &protocol, &mut work)? {
             store.append(record)?;
         }
         laboratory.cache.save()?;
@@ -158,12 +163,6 @@ impl Work<'_> {
     }
 }
 
-/// Accuracies by arithmetic: those of all records, whatever machine they are from.
-fn known_accuracies(store: &Store) -> BTreeMap<String, Accuracy> {
-    let of = |record: &Record| (record.accuracy.arithmetic.clone(), record.accuracy.clone());
-    store.records().iter().map(of).collect()
-}
-
 /// A point that is ready to be measured.
 struct Prepared<'p> {
     point: &'p StackPoint,
@@ -179,7 +178,6 @@ fn measure_group(
     group: &[&StackPoint],
     laboratory: &mut Laboratory,
     protocol: &Protocol,
-    known: &mut BTreeMap<String, Accuracy>,
     work: &mut Work<'_>,
 ) -> Result<Vec<Record>, RunError> {
     let first = group[0];
@@ -187,7 +185,7 @@ fn measure_group(
     let weights = weights_digest(&loaded);
     let mut prepared = Vec::with_capacity(group.len());
     for &point in group {
-        prepared.push(prepare(point, &loaded, &weights, laboratory, known, work)?);
+        prepared.push(prepare(point, &loaded, &weights, laboratory, work)?);
     }
     let images = usize::min(first.batch, laboratory.dataset.len());
     let inputs = input(&prepared[0].session, &laboratory.dataset, images);
@@ -215,7 +213,6 @@ fn prepare<'p>(
     loaded: &Loaded,
     weights: &str,
     laboratory: &mut Laboratory,
-    known: &mut BTreeMap<String, Accuracy>,
     work: &mut Work<'_>,
 ) -> Result<Prepared<'p>, RunError> {
     work.say(Work::PREPARE, &format!("planning {point}"));
@@ -227,7 +224,7 @@ fn prepare<'p>(
         notes.push("the weights are made up: the accuracy means nothing".to_owned());
     }
     notes.extend(fallbacks(&point.algorithm, &plan));
-    let accuracy = accuracy(point, &plan, loaded, weights, laboratory, known, work)?;
+    let accuracy = accuracy(point, &plan, loaded, weights, laboratory, work)?;
     let before = laboratory.allocated.map(|allocated| allocated());
     // A copy of the plan goes in and is freed within, so that what is counted is the session alone.
     let session = Session::new(&*system, plan.clone()).map_err(|source| RunError::session(point, source))?;
@@ -286,8 +283,7 @@ fn accuracy(
     plan: &Plan,
     loaded: &Loaded,
     weights: &str,
-    laboratory: &Laboratory,
-    known: &mut BTreeMap<String, Accuracy>,
+    laboratory: &mut Laboratory,
     work: &mut Work<'_>,
 ) -> Result<Accuracy, RunError> {
     let dataset = &laboratory.dataset;
@@ -298,7 +294,7 @@ fn accuracy(
         hash.update(text.as_bytes());
     }
     let arithmetic = hex(&hash.finalize());
-    if let Some(accuracy) = known.get(&arithmetic) {
+    if let Some(accuracy) = laboratory.accuracies.get(&arithmetic) {
         work.say(Work::ACCURACY, &format!("accuracy of {point} is known"));
         return Ok(accuracy.clone());
     }
@@ -329,7 +325,7 @@ fn accuracy(
     };
     let (top1, top5) = (measured.top1, measured.top5);
     let accuracy = Accuracy { dataset: dataset.name().to_owned(), images: measured.images, top1, top5, arithmetic };
-    known.insert(accuracy.arithmetic.clone(), accuracy.clone());
+    laboratory.accuracies.append(accuracy.clone())?;
     Ok(accuracy)
 }
 

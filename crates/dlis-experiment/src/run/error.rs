@@ -44,6 +44,9 @@ pub enum RunError {
     /// The store could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file of measured accuracies could not be written.
+    #[error(transparent)]
+    Accuracies(#[from] super::AccuraciesError),
     /// The cache of measured kernels could not be written.
     #[error(transparent)]
     Cache(#[from] dlis_runtime::TuneCacheError),
