@@ -49,6 +49,14 @@ pub enum SessionError {
     /// The backend refused the program.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// The images are of other extents than those planned for.
+    #[error("images of {found:?}: the session was planned for {expected:?}")]
+    Images {
+        /// Batch, channels, height, width.
+        expected: [usize; 4],
+        /// Those of the images given.
+        found: Vec<usize>,
+    },
     /// A run failed.
     #[error(transparent)]
     Execute(#[from] ExecuteError),

@@ -8,15 +8,15 @@
 //! use dlis_backend::Schedule;
 //! use dlis_model::{Network, zoo};
 //! use dlis_runtime::{Planner, Policy, Session};
+//! use ndarray::Array4;
 //!
 //! let network = Network::random(zoo::graph("mobilenet-cifar10")?, 0);
 //! let backend = dlis_cpu_rayon::backend(2.try_into()?, Schedule::Static)?;
 //! let plan = Planner::new(&backend).policy(Policy::Heuristic).plan(&network)?;
 //! println!("{}", plan.explain(&backend));
 //! let mut session = Session::new(&backend, plan)?;
-//! let mut logits = vec![0.0; session.output_len()];
-//! session.run(&vec![0.5; session.input_len()], &mut logits)?;
-//! assert_eq!(logits.len(), 10);
+//! let logits = session.infer(Array4::zeros([1, 3, 32, 32]).view())?;
+//! assert_eq!(logits.shape(), [1, 10]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use dlis_backend::{Backend, Executable, Program, Residency, StepTrace};
+use ndarray::{Array2, ArrayView4};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SessionError;
@@ -80,6 +81,25 @@ impl Session {
     /// [`output_len`](Self::output_len) elements.
     pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), SessionError> {
         Ok(self.executable.run(input, output)?)
+    }
+
+    /// Runs the network on images `[batch, channels, height, width]` and returns its results
+    /// `[batch, features]`. Allocates them; [`run`](Self::run) does not.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] if the images are not of the extents that the session was planned for.
+    pub fn infer(&mut self, images: ArrayView4<'_, f32>) -> Result<Array2<f32>, SessionError> {
+        let spec = self.program.input_spec();
+        let expected = [spec.batch, spec.channels, spec.height, spec.width];
+        if images.shape() != expected {
+            return Err(SessionError::Images { expected, found: images.shape().to_vec() });
+        }
+        let input: Vec<f32> = images.iter().copied().collect();
+        let mut output = vec![0.0; self.output_len()];
+        self.run(&input, &mut output)?;
+        // The output is whole images of the batch, so the shape always fits.
+        Ok(Array2::from_shape_vec((spec.batch, output.len() / spec.batch), output).unwrap_or_default())
     }
 
     /// The bytes it holds.

@@ -102,4 +102,11 @@ fn a_session_needs_the_backend_of_its_plan_and_slices_of_its_sizes() {
     }
     // A refusal does no harm.
     session.run(&input[..inputs], &mut output[..outputs]).unwrap();
+
+    // As arrays: the same results, and extents are checked.
+    let images = ndarray::Array4::from_shape_vec((2, 3, 12, 12), input[..inputs].to_vec()).unwrap();
+    let results = session.infer(images.view()).unwrap();
+    assert_eq!((results.shape(), results.as_slice().unwrap()), (&[2, 10][..], &output[..outputs]));
+    let error = session.infer(images.view().permuted_axes([0, 2, 3, 1])).unwrap_err();
+    assert!(matches!(error, SessionError::Images { expected: [2, 3, 12, 12], .. }), "{error}");
 }
