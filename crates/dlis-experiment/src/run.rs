@@ -9,30 +9,27 @@
 mod accuracies;
 mod accuracy;
 mod error;
-
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod record;
+mod timing;
 
 use dlis_backend::Backend;
 use dlis_eval::dataset::{Dataset, Normalization};
-use dlis_eval::latency::{Point, Protocol, Step, measure_interleaved};
-use dlis_hw::{Hardware, Peaks, Roofline};
-use dlis_runtime::{LayerTime, Plan, Planner, Policy, Session, TuneCache};
+use dlis_eval::latency::Protocol;
+use dlis_hw::{Hardware, Peaks};
+use dlis_runtime::{Plan, Planner, Policy, Session, TuneCache};
 use sha2::{Digest, Sha256};
 
 pub use self::accuracies::{Accuracies, AccuraciesError};
 pub use self::error::RunError;
+pub use self::timing::{Timing, protocol, time};
 
 use self::accuracy::{AccuracyError, classify};
+use self::record::record;
+use self::timing::{latencies, ramp};
 use crate::catalogue::{Catalogue, Loaded, backend};
-use crate::record::{Accuracy, Latency, LayerProfile, Memory, Predicted, Provenance, Record, SCHEMA, Startup};
+use crate::record::{Accuracy, Memory, Record, Startup};
 use crate::{Experiment, StackPoint, Store};
 
-/// Runs whose median makes the profile of a network's layers.
-const PROFILE_RUNS: usize = 15;
-/// Time after which no more profile runs are added.
-const PROFILE_BUDGET: Duration = Duration::from_millis(300);
-/// Factor by which the profile's sum may differ from the median before a record says so.
-const PROFILE_AGREES: f64 = 1.25;
 /// What counted and predicted memory may differ by before a record says so: bookkeeping of the sessions.
 const MEMORY_SLACK_BYTES: u64 = 256 << 10;
 
@@ -119,26 +116,6 @@ pub fn run(
         work.say(0.0, STORED);
     }
     Ok(())
-}
-
-/// The latency protocol that an experiment asks for.
-pub fn protocol(experiment: &Experiment) -> Protocol {
-    protocol_of(experiment.latency.budget_ms.get(), experiment.latency.min_samples.get())
-}
-
-/// A protocol that takes about this long a point, most of it in rounds.
-fn protocol_of(budget_ms: u32, min_samples: u32) -> Protocol {
-    const ROUNDS: u32 = 10;
-    let budget_ns = u64::from(budget_ms) * 1_000_000;
-    Protocol {
-        min_samples,
-        rounds: ROUNDS,
-        warmup_min_ns: budget_ns / 40,
-        warmup_max_ns: budget_ns / 5,
-        slice_ns: budget_ns / (2 * u64::from(ROUNDS)),
-        budget_ns,
-        ..Protocol::default()
-    }
 }
 
 /// How far a run has come. A point's work counts as one, of which most is measuring.
@@ -340,85 +317,6 @@ fn input(session: &Session, dataset: &Dataset, images: usize) -> Vec<f32> {
     input
 }
 
-/// Times sessions in the same rounds; `progress` is told the share that is done, 0 to 1.
-fn latencies(
-    sessions: &mut [(&StackPoint, &mut Session)],
-    input: &[f32],
-    protocol: &Protocol,
-    progress: &mut dyn FnMut(f64),
-) -> Result<Vec<dlis_eval::latency::Latency>, RunError> {
-    let mut failures: Vec<Option<RunError>> = Vec::new();
-    failures.resize_with(sessions.len(), || None);
-    let mut runs: Vec<Box<dyn FnMut() + '_>> = Vec::with_capacity(sessions.len());
-    for ((point, session), failure) in sessions.iter_mut().zip(&mut failures) {
-        let mut output = vec![0.0; session.output_len()];
-        runs.push(Box::new(move || {
-            if let Err(source) = session.run(input, &mut output) {
-                failure.get_or_insert(RunError::session(point, source));
-            }
-        }));
-    }
-    let mut points: Vec<Point<'_>> =
-        runs.iter_mut().enumerate().map(|(i, run)| Point::new(i.to_string(), run)).collect();
-    let measured = measure_interleaved(&mut points, protocol, |step| match step.step {
-        Step::WarmUp => progress(0.0),
-        Step::Slice { round, rounds } => progress((f64::from(round) / f64::from(rounds.max(1))).min(1.0)),
-    });
-    drop(points);
-    drop(runs);
-    match failures.into_iter().flatten().next() {
-        Some(failure) => Err(failure),
-        None => Ok(measured),
-    }
-}
-
-/// A point's latency, without anything else about it.
-#[derive(Clone, Debug)]
-pub struct Timing {
-    /// The latency of one run.
-    pub latency: dlis_eval::latency::Latency,
-    /// Multiply-accumulates of one run.
-    pub macs: u64,
-}
-
-impl Timing {
-    /// Two operations a multiply-accumulate, over the median.
-    pub fn flops_per_s(&self) -> f64 {
-        2.0 * self.macs as f64 * 1e9 / self.latency.median_ns.max(1.0)
-    }
-}
-
-/// Times the points of one [group](groups) in the same rounds.
-///
-/// # Errors
-///
-/// [`RunError`] naming the point.
-pub fn time(
-    group: &[&StackPoint],
-    catalogue: &Catalogue,
-    cache: &mut TuneCache,
-    budget_ms: u32,
-) -> Result<Vec<Timing>, RunError> {
-    let Some(first) = group.first() else { return Ok(Vec::new()) };
-    let loaded = load(first, catalogue)?;
-    let macs = loaded.network.graph().macs().saturating_mul(first.batch as u64);
-    let mut sessions = Vec::with_capacity(group.len());
-    for point in group {
-        let (system, plan) = plan(point, &loaded, cache)?;
-        sessions.push(Session::new(&*system, plan).map_err(|source| RunError::session(point, source))?);
-    }
-    let input = ramp(sessions[0].input_len());
-    let mut sessions: Vec<(&StackPoint, &mut Session)> = group.iter().copied().zip(&mut sessions).collect();
-    let protocol = protocol_of(budget_ms, 3);
-    let measured = latencies(&mut sessions, &input, &protocol, &mut |_| ())?;
-    Ok(measured.into_iter().map(|latency| Timing { latency, macs }).collect())
-}
-
-/// Values for timed runs: neither zeros nor denormals, which some processors treat apart.
-fn ramp(len: usize) -> Vec<f32> {
-    (0..len).map(|index| (index % 255) as f32 / 127.0 - 1.0).collect()
-}
-
 fn load(point: &StackPoint, catalogue: &Catalogue) -> Result<Loaded, RunError> {
     catalogue
         .network(&point.network, &point.recipe, &point.format)
@@ -434,90 +332,6 @@ fn plan(point: &StackPoint, loaded: &Loaded, cache: &mut TuneCache) -> Result<(B
     let plan = planner.plan(&loaded.network);
     let plan = plan.map_err(|source| RunError::Plan { point: boxed(), source: Box::new(source) })?;
     Ok((system, plan))
-}
-
-fn record(
-    mut prepared: Prepared<'_>,
-    latency: dlis_eval::latency::Latency,
-    input: &[f32],
-    laboratory: &Laboratory,
-) -> Result<Record, RunError> {
-    let point = prepared.point;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is clamped below")]
-    let runs = (PROFILE_BUDGET.as_nanos() as f64 / latency.median_ns.max(1.0)) as usize;
-    let layers = prepared
-        .session
-        .profile(input, runs.clamp(1, PROFILE_RUNS))
-        .map_err(|source| RunError::session(point, source))?;
-    let roofline = laboratory.peaks.roofline(point.threads);
-    let working_set = prepared.memory.resident_bytes();
-    let layers: Vec<LayerProfile> =
-        layers.into_iter().map(|layer| profile(layer, roofline.as_ref(), working_set)).collect();
-    let sum: f64 = layers.iter().map(|layer| layer.median_ns).sum();
-    if !(1.0 / PROFILE_AGREES..=PROFILE_AGREES).contains(&(sum / latency.median_ns)) {
-        let percent = 100.0 * sum / latency.median_ns;
-        prepared
-            .notes
-            .push(format!("the profile's layers sum to {percent:.0} % of the median: the machine was unsteady"));
-    }
-    let predicted = Predicted {
-        macs: prepared.macs,
-        bytes: layers.iter().map(|layer| layer.bytes).sum(),
-        roofline_ns: roofline.as_ref().map(|_| layers.iter().filter_map(|layer| layer.roofline_ns).sum()),
-        peak_flops_per_s: roofline.as_ref().map(Roofline::flops_per_s),
-        bandwidth_bytes_per_s: roofline.as_ref().map(|roofline| roofline.bytes_per_s(working_set)),
-    };
-    let noise: Vec<String> = latency.noise.iter().map(ToString::to_string).collect();
-    Ok(Record {
-        schema: SCHEMA,
-        id: point.id(),
-        point: point.clone(),
-        accuracy: prepared.accuracy,
-        throughput_images_per_s: point.batch as f64 * 1e9 / latency.median_ns,
-        latency: Latency {
-            median_ns: latency.median_ns,
-            p10_ns: latency.p10_ns,
-            p90_ns: latency.p90_ns,
-            ci_low_ns: latency.ci_low_ns,
-            ci_high_ns: latency.ci_high_ns,
-            samples: latency.samples,
-            noisy: latency.noisy,
-            noise: (!noise.is_empty()).then(|| noise.join("; ")),
-        },
-        memory: prepared.memory,
-        predicted,
-        startup: prepared.startup,
-        layers,
-        energy_joules: None,
-        provenance: provenance(laboratory),
-        notes: prepared.notes,
-    })
-}
-
-fn profile(layer: LayerTime, roofline: Option<&Roofline>, working_set: u64) -> LayerProfile {
-    let time = |roofline: &Roofline| roofline.seconds(2.0 * layer.macs as f64, layer.bytes as f64, working_set) * 1e9;
-    LayerProfile {
-        roofline_ns: roofline.map(time),
-        layer: layer.layer,
-        op: layer.op,
-        kernel: layer.kernel,
-        median_ns: layer.median_ns as f64,
-        macs: layer.macs,
-        bytes: layer.bytes,
-    }
-}
-
-fn provenance(laboratory: &Laboratory) -> Provenance {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Provenance {
-        dlis_version: env!("CARGO_PKG_VERSION").to_owned(),
-        git_revision: laboratory.git_revision.clone(),
-        rustc: laboratory.rustc.clone(),
-        unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-        machine: laboratory.hw.cpu_model.clone().unwrap_or_else(|| laboratory.hw.arch.clone()),
-        machine_summary: laboratory.hw.to_string(),
-        os: laboratory.hw.os.clone(),
-    }
 }
 
 #[cfg(test)]
