@@ -61,6 +61,8 @@
 //! program of each case. [`any_case`] is a proptest strategy for the shapes nobody thought of; pass what
 //! it makes to [`check_kernel`] or [`check_backend`].
 //!
+//! An executor is proved by [`prove_executor`].
+//!
 //! # The contract
 //!
 //! Each case is tried in every pair of input and output layouts and every weight format;
@@ -79,10 +81,11 @@
 //!
 //! Of a backend: compiling refuses a wrong number of weights, running refuses slices of a wrong size, a
 //! traced run reports every step and computes the same bits, and no step weighs more than the whole.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod backend;
 mod case;
+mod executor;
 mod guarded;
 mod kernel;
 mod outcome;
@@ -97,6 +100,7 @@ mod values;
 
 pub use backend::check_backend;
 pub use case::{Case, InvalidCase};
+pub use executor::{BrokenPromise, prove_executor};
 pub use kernel::{Setup, check_kernel};
 pub use outcome::Outcome;
 pub use random::any_case;

@@ -114,3 +114,12 @@ fn every_backend_passes_the_table() {
     }
     conclude(&report);
 }
+
+#[test]
+fn every_executor_keeps_its_promises() {
+    for executor in executors() {
+        for _ in 0..10 {
+            dlis_conformance::prove_executor(&*executor).unwrap();
+        }
+    }
+}
