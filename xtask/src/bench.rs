@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dlis_backend::Schedule;
-use dlis_experiment::catalogue::{BACKENDS, NO_RECIPE};
+use dlis_experiment::catalogue::{BACKENDS, NO_RECIPE, has_kernel};
 use dlis_experiment::run::{Timing, time};
 use dlis_experiment::{StackPoint, TUNING_FILE};
 use dlis_hw::Hardware;
@@ -75,6 +75,9 @@ fn points(args: &BenchArgs, threads: &[usize], hw: &Hardware) -> Result<Vec<Stac
         for text in ALGORITHMS {
             algorithms.push(text.parse()?);
         }
+    }
+    for policy in &algorithms {
+        has_kernel(policy).map_err(Failure::new)?;
     }
     let mut points = Vec::new();
     for network in or(&args.network, || owned(&NETWORKS)) {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use dlis_experiment::quantity::{parse_bytes, parse_share, parse_time_ns};
+use dlis_experiment::quantity::{parse_bytes, parse_rate, parse_share, parse_time_ns};
 
 /// Which network, compression, data format, algorithm, backend and thread count fits an accuracy, latency
 /// and memory budget on this hardware?
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", version, arg_required_else_help = true)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -72,9 +72,9 @@ pub(crate) struct ExperimentArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// Folder with the records, where the report goes too.
-    #[arg(long, value_name = "DIR", default_value = "results/default")]
-    pub(crate) results: PathBuf,
+    /// Folder with the records, where the report goes too [default: results/default].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) results: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -89,7 +89,7 @@ pub(crate) struct RecommendArgs {
     #[arg(long, value_parser = parse_bytes)]
     pub(crate) max_memory: Option<u64>,
     /// Images per second at least.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_rate)]
     pub(crate) min_throughput: Option<f64>,
     /// The artefact on disk at most: `15MB`.
     #[arg(long, value_parser = parse_bytes)]
@@ -97,15 +97,21 @@ pub(crate) struct RecommendArgs {
     /// Only these networks; may be repeated.
     #[arg(long)]
     pub(crate) network: Vec<String>,
+    /// Only these choices of algorithms; may be repeated.
+    #[arg(long)]
+    pub(crate) algorithm: Vec<dlis_runtime::Policy>,
     /// Only these backends; may be repeated.
     #[arg(long)]
     pub(crate) backend: Vec<String>,
     /// Only these thread counts; may be repeated.
     #[arg(long)]
     pub(crate) threads: Vec<usize>,
-    /// Folder with the records.
-    #[arg(long, value_name = "DIR", default_value = "results/default")]
-    pub(crate) results: PathBuf,
+    /// Only these batches; may be repeated.
+    #[arg(long)]
+    pub(crate) batch: Vec<usize>,
+    /// Folder with the records [default: results/default].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) results: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

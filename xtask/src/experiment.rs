@@ -1,16 +1,22 @@
 //! `cargo xtask experiment` and `cargo xtask report`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use dlis_experiment::recommend::Constraints;
 use dlis_experiment::run::{Progress, STORED, groups, run as measure};
-use dlis_experiment::{Experiment, RECORDS_FILE, Record, StackLayer, Store, catalogue, report, spec, table};
+use dlis_experiment::{
+    Experiment, RECORDS_FILE, Record, StackLayer, StackPoint, Store, catalogue, report, spec, table,
+};
 use dlis_hw::Hardware;
+use dlis_runtime::ParsePolicyError;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
 use crate::command::{ExperimentArgs, ReportArgs};
-use crate::laboratory::{laboratory, root};
+use crate::laboratory::{default_results, laboratory, root};
 use crate::output::say;
+use crate::recommend;
 
 /// Steps of the progress bar.
 const STEPS: u64 = 10_000;
@@ -30,21 +36,17 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     };
     experiment.check(accepts)?;
     let out = args.out.clone().unwrap_or_else(|| root().join("results").join(&experiment.name));
-    std::fs::create_dir_all(&out).map_err(|error| Failure::new(format!("{}: {error}", out.display())))?;
     let hw = Hardware::detect();
     let points = experiment.expand(hw.logical_cores, &hw.fingerprint());
+    if args.dry_run {
+        return dry_run(&points, &out.join(RECORDS_FILE));
+    }
+    std::fs::create_dir_all(&out).map_err(|error| Failure::new(format!("{}: {error}", out.display())))?;
     let mut store = Store::open(out.join(RECORDS_FILE))?;
     for note in store.notes() {
         eprintln!("note: {note}");
     }
     let left = points.iter().filter(|point| !store.contains(&point.id())).count();
-    if args.dry_run {
-        for point in &points {
-            say!("{} {} {point}", if store.contains(&point.id()) { "done" } else { "left" }, point.id());
-        }
-        say!("{left} of {} stack points are left, in {} groups", points.len(), groups(&points).len());
-        return Ok(());
-    }
     if left > 0 {
         eprintln!("{left} of {} stack points to measure; records go to {}", points.len(), out.display());
         let mut threads: Vec<usize> = points.iter().map(|point| point.threads).collect();
@@ -60,13 +62,34 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     }
     let of_experiment: Vec<Record> = points.iter().filter_map(|point| store.get(&point.id())).cloned().collect();
     print_table(&of_experiment);
+    if experiment.constraints != Constraints::default() {
+        say!("");
+        recommend::print(&of_experiment, &experiment.constraints);
+        say!("");
+    }
     write_report(&of_experiment, &experiment.name, &out)
 }
 
+/// Lists the points and whether they have a record, writing nothing.
+fn dry_run(points: &[StackPoint], records: &Path) -> Result<(), Failure> {
+    let known = if records.is_file() { Store::read(records)? } else { Vec::new() };
+    let known: BTreeSet<&str> = known.iter().map(|record| record.id.as_str()).collect();
+    let mut left = 0;
+    for point in points {
+        let id = point.id();
+        let is_left = !known.contains(id.as_str());
+        left += usize::from(is_left);
+        say!("{} {id} {point}", if is_left { "left" } else { "done" });
+    }
+    say!("{left} of {} stack points are left, in {} groups", points.len(), groups(points).len());
+    Ok(())
+}
+
 pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
-    let records = Store::read(args.results.join(RECORDS_FILE))?;
-    let name = args.results.file_name().map_or_else(|| "report".into(), |name| name.to_string_lossy().into_owned());
-    write_report(&records, &name, &args.results)
+    let folder = args.results.clone().unwrap_or_else(default_results);
+    let records = Store::read(folder.join(RECORDS_FILE))?;
+    let name = folder.file_name().map_or_else(|| "report".into(), |name| name.to_string_lossy().into_owned());
+    write_report(&records, &name, &folder)
 }
 
 /// Whether a choice of an experiment file means anything here.
@@ -79,7 +102,11 @@ fn accepts(layer: StackLayer, value: &str) -> Result<(), String> {
         StackLayer::Recipe if value != catalogue::NO_RECIPE => {
             Err(format!("no recipe `{value}`; known: {}", catalogue::NO_RECIPE))
         }
-        StackLayer::Format => value.parse::<dlis_formats::Format>().map(|_| ()).map_err(|error| error.to_string()),
+        StackLayer::Format => catalogue::executes(value),
+        StackLayer::Algorithm => value
+            .parse()
+            .map_err(|error: ParsePolicyError| error.to_string())
+            .and_then(|policy| catalogue::has_kernel(&policy)),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask explain`.
 
-use dlis_experiment::catalogue::{NO_RECIPE, backend};
+use dlis_experiment::catalogue::{NO_RECIPE, backend, has_kernel};
 use dlis_runtime::{Planner, Session, TuneCache, chrome_trace};
 
 use crate::Failure;
@@ -13,6 +13,7 @@ const WARM_UP: usize = 5;
 const TRACED: usize = 10;
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    has_kernel(&args.algorithm).map_err(Failure::new)?;
     let network = catalogue().network(&args.network, NO_RECIPE, "dense-f32")?.network;
     let system = backend(&args.backend, args.threads, args.schedule)?;
     let mut cache = TuneCache::in_memory();

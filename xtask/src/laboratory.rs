@@ -19,6 +19,11 @@ pub(crate) fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
+/// Where the built-in experiment leaves its records.
+pub(crate) fn default_results() -> PathBuf {
+    root().join("results/default")
+}
+
 /// Where the weights of the zoo are.
 pub(crate) fn catalogue() -> Catalogue {
     Catalogue::new(root().join("datasets"))

@@ -1,5 +1,5 @@
 //! The command line of DLIS: `cargo xtask experiment`, and what belongs to it.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod bench;
 mod ci;

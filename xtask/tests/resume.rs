@@ -96,6 +96,32 @@ fn a_misspelt_network_points_at_its_line() {
 }
 
 #[test]
+fn a_choice_that_no_kernel_has_is_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("typo.toml");
+    for (line, expected) in [
+        ("algorithms = [\"fixed:implict-gemm\"]", "implicit-gemm"),
+        ("formats = [\"dense-f16\"]", "dense-f32"),
+        ("backends = [\"openmp\"]", "rayon, omp"),
+    ] {
+        fs::write(&file, format!("name = \"typo\"\nnetworks = [\"mobilenet-cifar10\"]\n{line}\n")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("experiment").arg(&file).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains("typo.toml:3:") && stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("resume.toml"), EXPERIMENT).unwrap();
+    let output = command(folder.path()).arg("--dry-run").stdout(Stdio::piped()).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains(&format!("{POINTS} of {POINTS} stack points are left")), "{stdout}");
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
 fn every_command_has_help_with_examples() {
     for name in ["experiment", "report", "recommend", "explain", "bench", "datasets"] {
         let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args([name, "--help"]).output().unwrap();

@@ -142,6 +142,16 @@ impl KernelPattern {
     }
 }
 
+impl KernelPattern {
+    /// As [`matches`](Self::matches), whatever the SIMD level or library.
+    pub fn matches_on_any_isa(&self, id: &KernelId) -> bool {
+        let isa = self.0.rsplit_once('/').map_or(id.isa(), |(_, isa)| if isa == "*" { id.isa() } else { isa });
+        let mut id = id.clone();
+        id.0[4] = Cow::Owned(isa.to_owned());
+        self.matches(&id)
+    }
+}
+
 impl fmt::Display for KernelPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dlis_backend::{Backend, Schedule};
-use dlis_formats::{DType, Format};
+use dlis_formats::Format;
 use dlis_model::{Artefact, ArtefactError, Network, zoo};
+use dlis_runtime::Policy;
 
 /// The backends there are, by name.
 pub const BACKENDS: [&str; 2] = ["rayon", "omp"];
@@ -134,13 +135,40 @@ impl Catalogue {
     }
 }
 
+/// Whether some kernel executes weights in this format.
+///
+/// # Errors
+///
+/// A message with the formats there are.
+pub fn executes(format: &str) -> Result<(), String> {
+    match format.parse::<Format>().map_err(|error| error.to_string())? {
+        Format::DenseF32 => Ok(()),
+        Format::DenseF16 => Err("no kernel executes dense-f16 weights yet: expected `dense-f32`".to_owned()),
+    }
+}
+
+/// Whether a fixed choice names a kernel: one of any instruction set, as an experiment may be written for
+/// another machine.
+///
+/// # Errors
+///
+/// A message with the algorithms of convolution there are.
+pub fn has_kernel(policy: &Policy) -> Result<(), String> {
+    let Policy::Fixed(pattern) = policy else { return Ok(()) };
+    let kernels = dlis_kernels::kernels().iter().map(|kernel| kernel.id());
+    if kernels.clone().any(|id| pattern.matches_on_any_isa(&id)) {
+        return Ok(());
+    }
+    let mut names: Vec<String> = kernels.filter(|id| id.op() == "conv2d").map(|id| id.algorithm().to_owned()).collect();
+    names.dedup();
+    Err(format!("no kernel matches `{pattern}`; algorithms of convolution: {}", names.join(", ")))
+}
+
 /// The network with its weights in this format.
 fn convert(network: Network, name: &str, format: &str) -> Result<Network, CatalogueError> {
     let error = |reason: String| CatalogueError::Format { name: name.to_owned(), format: format.to_owned(), reason };
-    match format.parse::<Format>().map_err(|source| error(source.to_string()))? {
-        Format::DenseF32 => Ok(network.to_f32()),
-        Format::DenseF16 => Err(error(format!("no kernel executes {} weights yet", DType::F16))),
-    }
+    executes(format).map_err(error)?;
+    Ok(network.to_f32())
 }
 
 /// The backend of this name.

@@ -1,4 +1,4 @@
-//! Experiments: stack points, grids, the resumable store, launchers and reports.
+//! Experiments: stack points, grids, the resumable store, recommendations and reports.
 //!
 //! * [`StackPoint`] is one choice on every layer of the stack; its [id](StackPoint::id) names its result.
 //! * [`Experiment`] is a grid of them, written as a TOML file or [built in](Experiment::builtin).

@@ -78,6 +78,21 @@ pub fn parse_share(text: &str) -> Result<f64, ParseQuantityError> {
     share.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| refuse(text, EXPECTED))
 }
 
+/// The rate `150`: a number per second, not negative.
+///
+/// # Errors
+///
+/// If it is no such number.
+///
+/// ```
+/// # use dlis_experiment::quantity::parse_rate;
+/// assert_eq!(parse_rate("150"), Ok(150.0));
+/// assert!(parse_rate("-1").is_err() && parse_rate("NaN").is_err());
+/// ```
+pub fn parse_rate(text: &str) -> Result<f64, ParseQuantityError> {
+    number(text).filter(|rate| rate.is_finite()).ok_or_else(|| refuse(text, "a rate: expected a number, as in `150`"))
+}
+
 fn refuse(text: &str, expected: &'static str) -> ParseQuantityError {
     // An error message is no place for a novel.
     ParseQuantityError { text: text.chars().take(64).collect(), expected }

@@ -6,9 +6,8 @@
 //! `conv2d/f32/dense/im2col-gemm/matrixmultiply`, whose library allocates and frees a packing buffer on
 //! every call.
 //!
-//! A kernel is one file and one line: its file holds the [`Kernel`] and its
-//! [`Prepared`](dlis_backend::Prepared) form, and the `KERNELS` list at the end of the file of its
-//! operation names it.
+//! A kernel is its [`Kernel`] and its [`Prepared`](dlis_backend::Prepared) form, and its name in the `KERNELS` list
+//! of its operation: at the end of the operation's file, or of `conv2d/mod.rs`, where an algorithm is a file.
 //!
 //! ```
 //! use dlis_backend::{Epilogue, Io, Layout, OpSpec, OpWeights, Operation, Parallel};
@@ -59,19 +58,9 @@ use dlis_backend::Kernel;
 /// Every kernel, those of one operation together.
 pub fn kernels() -> &'static [&'static dyn Kernel] {
     static ALL: LazyLock<Vec<&dyn Kernel>> = LazyLock::new(|| {
-        [
-            conv2d::direct::KERNELS,
-            conv2d::im2col::KERNELS,
-            conv2d::implicit_gemm::KERNELS,
-            conv2d::depthwise::KERNELS,
-            linear::KERNELS,
-            pool::KERNELS,
-            elementwise::KERNELS,
-            softmax::KERNELS,
-            concat::KERNELS,
-            reorder::KERNELS,
-        ]
-        .concat()
+        let others =
+            [linear::KERNELS, pool::KERNELS, elementwise::KERNELS, softmax::KERNELS, concat::KERNELS, reorder::KERNELS];
+        [conv2d::KERNELS.concat(), others.concat()].concat()
     });
     &ALL
 }

@@ -7,3 +7,9 @@ pub(crate) mod implicit_gemm;
 mod planes;
 #[cfg(test)]
 mod tests;
+
+use dlis_backend::Kernel;
+
+/// The kernels of every file.
+pub(crate) static KERNELS: &[&[&dyn Kernel]] =
+    &[direct::KERNELS, im2col::KERNELS, implicit_gemm::KERNELS, depthwise::KERNELS];
