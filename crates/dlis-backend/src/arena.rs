@@ -23,6 +23,15 @@ impl AlignedBytes {
         Self { lines: vec![Line::zeroed(); len.div_ceil(Self::ALIGNMENT)], len }
     }
 
+    /// As [`zeroed`](Self::zeroed); `None` where there is not so much memory.
+    pub fn try_zeroed(len: usize) -> Option<Self> {
+        let count = len.div_ceil(Self::ALIGNMENT);
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(count).ok()?;
+        lines.resize(count, Line::zeroed());
+        Some(Self { lines, len })
+    }
+
     /// The least multiple of the alignment that is not below `bytes`.
     pub const fn round_up(bytes: usize) -> usize {
         bytes.next_multiple_of(Self::ALIGNMENT)
@@ -74,5 +83,17 @@ impl AlignedBytes {
 impl std::fmt::Debug for AlignedBytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AlignedBytes({})", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_cannot_be_had_is_refused() {
+        assert!(AlignedBytes::try_zeroed(usize::MAX - 64).is_none());
+        let bytes = AlignedBytes::try_zeroed(65).unwrap();
+        assert_eq!((bytes.len(), bytes.allocated()), (65, 128));
     }
 }

@@ -33,6 +33,12 @@ pub enum CompileError {
         /// The kernel.
         kernel: String,
     },
+    /// There is not enough memory for activations and scratch.
+    #[error("{bytes} bytes of activations and scratch cannot be had: use a smaller batch or network")]
+    Memory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// A step could not be prepared.
     #[error("step `{layer}`: {source}")]
     Prepare {
@@ -123,6 +129,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Host threads that a run uses.
     fn threads(&self) -> usize;
+
+    /// What else the time of its kernels depends on, in words: its schedule, its device. Measured times are
+    /// kept apart by it.
+    fn configuration(&self) -> String {
+        String::new()
+    }
 
     /// Its kernels, in the order in which they are listed to users.
     fn kernels(&self) -> &[&'static dyn Kernel];

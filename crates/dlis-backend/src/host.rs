@@ -60,6 +60,10 @@ impl Backend for HostBackend {
         self.executor.threads().get()
     }
 
+    fn configuration(&self) -> String {
+        self.schedule.to_string()
+    }
+
     fn kernels(&self) -> &[&'static dyn Kernel] {
         self.kernels
     }
@@ -117,10 +121,11 @@ impl HostExecutable {
         // Steps run one after another, so they share the scratch of the greediest.
         let most = |of: fn(&Footprint) -> usize| footprints.iter().map(of).max().unwrap_or(0);
         let worker = AlignedBytes::round_up(most(|footprint| footprint.worker_scratch_bytes));
+        let allocate = |bytes| AlignedBytes::try_zeroed(bytes).ok_or(CompileError::Memory { bytes });
         Ok(Self {
-            arena: AlignedBytes::zeroed(program.arena_bytes),
-            shared: AlignedBytes::zeroed(AlignedBytes::round_up(most(|footprint| footprint.scratch_bytes))),
-            workers: AlignedBytes::zeroed(worker * threads),
+            arena: allocate(program.arena_bytes)?,
+            shared: allocate(AlignedBytes::round_up(most(|footprint| footprint.scratch_bytes)))?,
+            workers: allocate(worker.saturating_mul(threads))?,
             program: program.clone(),
             prepared,
             footprints,

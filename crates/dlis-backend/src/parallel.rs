@@ -70,7 +70,8 @@ impl<'a> Parallel<'a> {
         scratch_row: usize,
         body: impl Fn(usize, usize, &mut [T], &mut [S]) + Sync,
     ) {
-        assert!(scratch.len() >= scratch_row * self.threads(), "scratch for {} workers", self.threads());
+        let needed = scratch_row.checked_mul(self.threads());
+        assert!(needed.is_some_and(|needed| needed <= scratch.len()), "scratch for {} workers", self.threads());
         let scratch = Disjoint::new(scratch);
         self.for_each_row(data, row, |worker, first, rows| {
             // SAFETY: no two calls with the same worker overlap in time, and every worker has its own row.

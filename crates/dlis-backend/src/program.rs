@@ -1,5 +1,7 @@
 //! A network as a backend executes it: operations with their kernels and the place of every tensor.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 
 use crate::arena::AlignedBytes;
@@ -83,7 +85,7 @@ impl Program {
             ProgramError { program: self.name.clone(), step, layer, what }
         };
         for slot in &self.slots {
-            let end = slot.offset.checked_add(slot.spec.bytes());
+            let end = slot.spec.checked_bytes().and_then(|bytes| slot.offset.checked_add(bytes));
             if !slot.offset.is_multiple_of(AlignedBytes::ALIGNMENT) || end.is_none_or(|end| end > self.arena_bytes) {
                 return Err(error(0, "a tensor is not aligned or lies outside the arena"));
             }
@@ -124,15 +126,20 @@ impl Program {
         self.slots[self.output.0].spec
     }
 
-    /// Names the arithmetic: two programs with the same text, over the same weights, compute the same
+    /// Names the arithmetic (operations, wiring and kernels, the batch left out): two programs with the same text, over the same weights, compute the same
     /// bits, whatever the backend's threads. Accuracy is measured once for each.
     pub fn arithmetic(&self) -> String {
         let mut text = String::new();
         for step in &self.steps {
-            text.push_str(&step.layer);
-            text.push('=');
-            text.push_str(&step.kernel.to_string());
-            text.push('\n');
+            let op = &step.op;
+            let one_image = OpSpec {
+                inputs: op.inputs.iter().map(|input| input.one_image()).collect(),
+                output: op.output.one_image(),
+                ..op.clone()
+            };
+            let Step { layer, kernel, inputs, residual, output, .. } = step;
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{layer}={kernel} {one_image:?} {inputs:?} {residual:?} {output:?}");
         }
         text
     }
@@ -175,6 +182,7 @@ mod tests {
         assert!(refused(|p| p.arena_bytes = 127).contains("outside the arena"));
         assert!(refused(|p| p.slots[1].offset = 60).contains("not aligned"));
         assert!(refused(|p| p.slots[1].offset = usize::MAX - 63).contains("outside the arena"));
+        assert!(refused(|p| p.slots[1].spec.batch = (1 << 60) + 1).contains("outside the arena"));
         assert!(refused(|p| p.slots[1].offset = 0).contains("overlaps an input"));
         assert!(refused(|p| p.output = SlotId(2)).contains("not one of its tensors"));
         assert!(refused(|p| p.steps[0].inputs = vec![SlotId(7)]).contains("`relu`"));
@@ -190,5 +198,8 @@ mod tests {
         assert_eq!(moved.arithmetic(), program().arithmetic());
         moved.steps[0].kernel = KernelId::new("activation", "f32", "none", "direct", "avx2");
         assert_ne!(moved.arithmetic(), program().arithmetic());
+        let mut other = program();
+        other.steps[0].op.operation = Operation::Activation(Activation::Relu6);
+        assert_ne!(other.arithmetic(), program().arithmetic());
     }
 }

@@ -62,9 +62,20 @@ impl TensorSpec {
         Self { layout, ..self }
     }
 
+    /// Bytes of the whole batch; `None` beyond the address space. Extents are plain data that anyone may fill
+    /// in: check them with this before relying on [`elements`](Self::elements) or [`bytes`](Self::bytes).
+    pub fn checked_bytes(&self) -> Option<usize> {
+        let extents = [self.batch, self.channels, self.height, self.width, self.dtype.bytes()];
+        extents.into_iter().try_fold(1, usize::checked_mul).filter(|&bytes| isize::try_from(bytes).is_ok())
+    }
+
     /// Elements of the whole batch.
-    pub const fn elements(&self) -> usize {
-        self.batch * self.channels * self.height * self.width
+    ///
+    /// # Panics
+    ///
+    /// If they are more than the address space holds: kernels rely on the count.
+    pub fn elements(&self) -> usize {
+        self.bytes() / self.dtype.bytes()
     }
 
     /// Pixels of one image.
@@ -73,8 +84,12 @@ impl TensorSpec {
     }
 
     /// Bytes of the whole batch.
-    pub const fn bytes(&self) -> usize {
-        self.elements() * self.dtype.bytes()
+    ///
+    /// # Panics
+    ///
+    /// As [`elements`](Self::elements).
+    pub fn bytes(&self) -> usize {
+        self.checked_bytes().expect("a tensor fits the address space")
     }
 
     /// Whether all layouts are the same bytes: images of one pixel, or of one channel.
@@ -199,6 +214,13 @@ mod tests {
             assert_eq!((nchw.is_layout_free(), nchw.same_bytes(&nhwc)), (free, free), "{nchw}");
             assert!(nchw.same_bytes(&nchw) && !nchw.same_bytes(&nchw.one_image()));
         }
+    }
+
+    #[test]
+    fn extents_that_wrap_around_are_no_small_tensor() {
+        let wrapping = TensorSpec::f32((1 << 62) + 1, [4, 1, 1], Layout::Nhwc);
+        assert_eq!(wrapping.checked_bytes(), None);
+        assert!(std::panic::catch_unwind(|| View::of(wrapping, &[0.0; 4])).is_err());
     }
 
     #[test]

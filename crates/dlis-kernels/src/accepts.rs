@@ -71,7 +71,7 @@ fn extents_agree(op: &OpSpec) -> bool {
         window.output([height, width]).is_some_and(|[height, width]| output == [batch, channels, height, width])
     };
     let one = op.inputs.len() == 1;
-    let filled = op.inputs.iter().chain([&out]).all(|spec| spec.elements() > 0);
+    let filled = op.inputs.iter().chain([&out]).all(|spec| spec.checked_bytes().is_some_and(|bytes| bytes > 0));
     filled
         && match op.operation {
             Operation::Conv2d(conv) => {

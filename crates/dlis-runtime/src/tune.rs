@@ -160,7 +160,8 @@ pub(crate) struct Tuner<'a> {
 
 impl<'a> Tuner<'a> {
     pub(crate) fn new(backend: &'a dyn Backend, cache: &'a mut TuneCache) -> Self {
-        let key = format!("{}|{}|{}", backend.hardware().fingerprint(), backend.name(), backend.threads());
+        let (machine, version) = (backend.hardware().fingerprint(), env!("CARGO_PKG_VERSION"));
+        let key = format!("{machine}|{version}|{}|{}|{}", backend.name(), backend.threads(), backend.configuration());
         Self { backend, cache, key }
     }
 
