@@ -75,7 +75,7 @@ impl Timing {
     }
 }
 
-/// Times the points of one [group](groups) in the same rounds.
+/// Times the points of one [group](super::groups()) in the same rounds.
 ///
 /// # Errors
 ///
