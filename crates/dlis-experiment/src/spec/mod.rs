@@ -129,9 +129,9 @@ impl Experiment {
         file::parse(file, text)
     }
 
-    /// Points before duplicates are removed.
-    pub fn grid_size(&self) -> usize {
-        let sizes = [
+    /// Choices on each layer of the grid, from the network down.
+    fn dimensions(&self) -> [usize; 8] {
+        [
             self.networks.len(),
             self.recipes.len(),
             self.formats.len(),
@@ -140,8 +140,12 @@ impl Experiment {
             self.threads.len(),
             self.schedules.len(),
             self.batches.len(),
-        ];
-        sizes.into_iter().fold(1, usize::saturating_mul)
+        ]
+    }
+
+    /// Points before duplicates are removed.
+    pub fn grid_size(&self) -> usize {
+        self.dimensions().into_iter().fold(1, usize::saturating_mul)
     }
 
     /// Its stack points on a machine with `all_threads` threads and the fingerprint `hw`: all combinations,
@@ -150,16 +154,7 @@ impl Experiment {
     pub fn expand(&self, all_threads: usize, hw: &str) -> Vec<StackPoint> {
         let mut seen = BTreeSet::new();
         let mut points = Vec::new();
-        let dimensions = [
-            self.networks.len(),
-            self.recipes.len(),
-            self.formats.len(),
-            self.algorithms.len(),
-            self.backends.len(),
-            self.threads.len(),
-            self.schedules.len(),
-            self.batches.len(),
-        ];
+        let dimensions = self.dimensions();
         for index in 0..self.grid_size().min(MAX_POINTS) {
             // The digits of `index`, the last dimension lowest.
             let mut rest = index;
