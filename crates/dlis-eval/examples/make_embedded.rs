@@ -26,12 +26,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("  mean {mean:.8?} std {std:.8?}");
     }
 
-    let indices = cifar10::balanced_indices(&set.test, cifar10::EMBEDDED_PER_CLASS);
-    let slice = set.test.select("cifar10-test-1000", &indices)?;
-    println!("{}: sha256 {}", slice.name(), slice.sha256());
+    let test = cifar10::balanced_indices(&set.test, cifar10::EMBEDDED_PER_CLASS);
+    write(&output, "cifar10-test-1000", &set.test, &test, &[1, 5, 10, 20, 40, 50])?;
+    // As many of each class as make enough images, less those that are too many.
+    let per_class = cifar10::CALIBRATION_IMAGES.div_ceil(cifar10::CLASSES.len());
+    let mut train = cifar10::balanced_indices(&set.train, per_class);
+    train.truncate(cifar10::CALIBRATION_IMAGES);
+    write(&output, "cifar10-train-128", &set.train, &train, &[1, 2, 4, 8, 16, 32])
+}
 
+/// Writes the two files of a slice; the sheet's columns and filter are those that make the smallest file.
+fn write(
+    output: &Path,
+    name: &str,
+    half: &Dataset,
+    indices: &[usize],
+    columns: &[usize],
+) -> Result<(), Box<dyn Error>> {
+    let slice = half.select(name, indices)?;
+    println!("{}: sha256 {}", slice.name(), slice.sha256());
     let mut best: Option<Vec<u8>> = None;
-    for columns in [1, 5, 10, 20, 40, 50] {
+    for &columns in columns {
         for filter in [png::Filter::Adaptive, png::Filter::MinEntropy, png::Filter::Paeth] {
             let file = sheet(&slice, columns, filter)?;
             println!("  {columns} columns, {filter:?}: {} bytes", file.len());
@@ -41,8 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let index = serde_json::json!({ "indices": indices, "labels": slice.labels() });
-    std::fs::write(output.join("cifar10-test-1000.png"), best.unwrap_or_default())?;
-    std::fs::write(output.join("cifar10-test-1000.json"), format!("{index}\n"))?;
+    std::fs::write(output.join(format!("{name}.png")), best.unwrap_or_default())?;
+    std::fs::write(output.join(format!("{name}.json")), format!("{index}\n"))?;
     Ok(())
 }
 

@@ -1,9 +1,9 @@
-//! The slice of the test set that travels with the crate.
+//! The slices of the set that travel with the crate.
 //!
-//! It is the first [`EMBEDDED_PER_CLASS`] images of each class in the order of the test set,
-//! kept in that order. `cargo run -p dlis-eval --example make_embedded -- <folder>` makes its two
-//! files from the whole set: a lossless PNG with the images as tiles, row after row, and a JSON
-//! file with the label of each and its place in the test set.
+//! Of the test set, the first [`EMBEDDED_PER_CLASS`] images of each class in the order of the set, kept in
+//! that order; of the training set, likewise, [`CALIBRATION_IMAGES`]. `cargo run --release -p dlis-eval
+//! --example make_embedded -- <folder>` makes the two files of each from the whole set: a lossless PNG with
+//! the images as tiles, row after row, and a JSON file with the label of each and its place in its half.
 
 use std::io::Cursor;
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
-use super::{CLASSES, Dataset, IMAGE_LEN, SIDE, classes};
+use super::{Dataset, IMAGE_LEN, SIDE, classes};
 
 /// Embedded images of each class.
 pub const EMBEDDED_PER_CLASS: usize = 100;
@@ -19,13 +19,34 @@ pub const EMBEDDED_PER_CLASS: usize = 100;
 /// [`Dataset::sha256`] of the embedded slice.
 pub const EMBEDDED_SHA256: &str = "e9f26ca12df09a40d1b572029b7c33cb9e39664a779796c5a49bc5edf02ba240";
 
-const IMAGES: &[u8] = include_bytes!("../../../data/cifar10-test-1000.png");
-const INDEX: &str = include_str!("../../../data/cifar10-test-1000.json");
+/// Embedded images of the training set: 13 of each class, less the last two.
+pub const CALIBRATION_IMAGES: usize = 128;
 
-/// What the slice consists of.
+/// [`Dataset::sha256`] of the embedded slice of the training set.
+pub const CALIBRATION_SHA256: &str = "9e20f96460107dc455477c1964c454cddf65fc77cd050f958b8ef7c5b5e20a90";
+
+const TEST: Slice = Slice {
+    name: "cifar10-test-1000",
+    images: include_bytes!("../../../data/cifar10-test-1000.png"),
+    index: include_str!("../../../data/cifar10-test-1000.json"),
+};
+const TRAIN: Slice = Slice {
+    name: "cifar10-train-128",
+    images: include_bytes!("../../../data/cifar10-train-128.png"),
+    index: include_str!("../../../data/cifar10-train-128.json"),
+};
+
+/// A slice's two files.
+struct Slice {
+    name: &'static str,
+    images: &'static [u8],
+    index: &'static str,
+}
+
+/// What a slice consists of.
 #[derive(Debug, Serialize, Deserialize)]
 struct Index {
-    /// Place of each image in the whole test set, ascending.
+    /// Place of each image in its half of the set, ascending.
     indices: Vec<usize>,
     /// Class of each image.
     labels: Vec<u8>,
@@ -42,15 +63,26 @@ struct Index {
 /// assert_eq!(slice.labels().iter().filter(|&&l| l == 3).count(), 100);
 /// ```
 pub fn embedded() -> Dataset {
-    let labels = index().labels.clone();
-    let images = Array4::from_shape_vec((labels.len(), 3, SIDE, SIDE), pixels())
-        .expect("as many tiles as labels: both files are compiled in");
-    Dataset::new("cifar10-test-1000", images, labels, classes()).expect("labels of CIFAR-10: the file is compiled in")
+    TEST.decode()
+}
+
+/// 128 images of the CIFAR-10 training set, 12 or 13 a class, that need no file and no network: for
+/// calibrating quantised activations, which must not see the images that accuracy is measured on.
+///
+/// Decoded on each call. They are the first [`CALIBRATION_IMAGES`] of [`balanced_indices`]`(train, 13)`.
+///
+/// ```
+/// let slice = dlis_eval::dataset::cifar10::calibration();
+/// assert_eq!(slice.len(), 128);
+/// ```
+pub fn calibration() -> Dataset {
+    TRAIN.decode()
 }
 
 /// The place of each embedded image in the whole test set, ascending.
 pub fn embedded_indices() -> &'static [usize] {
-    &index().indices
+    static PARSED: OnceLock<Index> = OnceLock::new();
+    &PARSED.get_or_init(|| TEST.index()).indices
 }
 
 /// The indices of the first `per_class` images of each class of `dataset`, ascending.
@@ -69,36 +101,41 @@ pub fn balanced_indices(dataset: &Dataset, per_class: usize) -> Vec<usize> {
     indices
 }
 
-fn index() -> &'static Index {
-    static PARSED: OnceLock<Index> = OnceLock::new();
-    PARSED.get_or_init(|| {
-        let index: Index = serde_json::from_str(INDEX).expect("the file is compiled in");
-        assert_eq!(index.indices.len(), index.labels.len());
-        assert_eq!(index.labels.len(), EMBEDDED_PER_CLASS * CLASSES.len());
-        index
-    })
-}
-
-/// The tiles of the PNG in NCHW order.
-fn pixels() -> Vec<u8> {
-    let mut reader = png::Decoder::new(Cursor::new(IMAGES)).read_info().expect("the file is compiled in");
-    let width = reader.info().width as usize * 3;
-    let mut sheet = vec![0; reader.output_buffer_size().expect("a small image")];
-    reader.next_frame(&mut sheet).expect("the file is compiled in");
-
-    let tile_row = SIDE * 3;
-    let mut pixels = Vec::with_capacity(sheet.len());
-    let mut tile = Vec::with_capacity(IMAGE_LEN);
-    for band in sheet.chunks_exact(width * SIDE) {
-        for left in (0..width).step_by(tile_row) {
-            tile.clear();
-            for row in band.chunks_exact(width) {
-                tile.extend_from_slice(&row[left..left + tile_row]);
-            }
-            super::png_rows::push_planes(&mut pixels, &tile);
-        }
+impl Slice {
+    fn decode(&self) -> Dataset {
+        let labels = self.index().labels;
+        let images = Array4::from_shape_vec((labels.len(), 3, SIDE, SIDE), self.pixels())
+            .expect("as many tiles as labels: both files are compiled in");
+        Dataset::new(self.name, images, labels, classes()).expect("labels of CIFAR-10: the file is compiled in")
     }
-    pixels
+
+    fn index(&self) -> Index {
+        let index: Index = serde_json::from_str(self.index).expect("the file is compiled in");
+        assert_eq!(index.indices.len(), index.labels.len());
+        index
+    }
+
+    /// The tiles of the PNG in NCHW order.
+    fn pixels(&self) -> Vec<u8> {
+        let mut reader = png::Decoder::new(Cursor::new(self.images)).read_info().expect("the file is compiled in");
+        let width = reader.info().width as usize * 3;
+        let mut sheet = vec![0; reader.output_buffer_size().expect("a small image")];
+        reader.next_frame(&mut sheet).expect("the file is compiled in");
+
+        let tile_row = SIDE * 3;
+        let mut pixels = Vec::with_capacity(sheet.len());
+        let mut tile = Vec::with_capacity(IMAGE_LEN);
+        for band in sheet.chunks_exact(width * SIDE) {
+            for left in (0..width).step_by(tile_row) {
+                tile.clear();
+                for row in band.chunks_exact(width) {
+                    tile.extend_from_slice(&row[left..left + tile_row]);
+                }
+                super::png_rows::push_planes(&mut pixels, &tile);
+            }
+        }
+        pixels
+    }
 }
 
 #[cfg(test)]
@@ -114,7 +151,20 @@ mod tests {
         }
         assert!(embedded_indices().is_sorted_by(|a, b| a < b));
         assert_eq!(slice.sha256(), EMBEDDED_SHA256);
-        assert!(IMAGES.len() + INDEX.len() < 3_000_000);
+        assert!(TEST.images.len() + TEST.index.len() < 3_000_000);
+    }
+
+    #[test]
+    fn calibration_images_are_balanced_and_unchanged() {
+        let slice = calibration();
+        assert_eq!(slice.len(), CALIBRATION_IMAGES);
+        for class in 0..10 {
+            let count = slice.labels().iter().filter(|&&label| label == class).count();
+            assert!((12..=13).contains(&count), "class {class}: {count}");
+        }
+        assert!(TRAIN.index().indices.is_sorted_by(|a, b| a < b));
+        assert_eq!(slice.sha256(), CALIBRATION_SHA256);
+        assert!(TRAIN.images.len() + TRAIN.index.len() < 400_000);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! 50,000 training and 10,000 test images of 32x32 RGB in ten classes.
 //!
 //! - [`embedded`]: 1,000 test images that travel with the crate, so that work starts offline.
+//! - [`calibration`]: 128 training images that do so, too.
 //! - [`load`]: the whole set from a folder, in any of the forms of [`Form`].
 //!   [`crate::fetch::fetch_cifar10`] fills such a folder.
 //!
@@ -17,7 +18,10 @@ use std::path::Path;
 
 use ndarray::Array4;
 
-pub use embedded::{EMBEDDED_PER_CLASS, EMBEDDED_SHA256, balanced_indices, embedded, embedded_indices};
+pub use embedded::{
+    CALIBRATION_IMAGES, CALIBRATION_SHA256, EMBEDDED_PER_CLASS, EMBEDDED_SHA256, balanced_indices, calibration,
+    embedded, embedded_indices,
+};
 pub use form::Form;
 
 use super::{Dataset, DatasetError};
