@@ -1,0 +1,162 @@
+//! Weight pruning by magnitude.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounds::Fields;
+use crate::recipe::Tuning;
+use crate::{CompressError, Selection};
+
+/// Magnitude pruning: weights (or groups of them, see [`Pattern`]) of small magnitude become zero, and the others
+/// are trained on to make up for it (Han et al. 2015, *Learning both Weights and Connections for Efficient Neural
+/// Networks*). A weight that is zero stays zero through every later level, stage and step: masks only shrink.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Magnitude {
+    /// What magnitudes are compared with.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Share of the selected layers' weights that are zero at the end, 0 to below 1: over all of them together
+    /// (`global`) or in each (`layer`). Not for `deviation` and not for the pattern `2:4`, which decide it
+    /// themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<f64>,
+    /// For the scope `deviation`: weights of a magnitude of at most this many standard deviations of their layer
+    /// become zero, 0 to 10 (the paper's quality parameter).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<f64>,
+    /// Which weights stand or fall together.
+    #[serde(default)]
+    pub pattern: Pattern,
+    /// How the sparsity is reached.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Which layers.
+    #[serde(default)]
+    pub layers: Selection,
+    /// Training after pruning (after each level, with the schedule `iterative`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_tune: Option<Tuning>,
+}
+
+/// What magnitudes are compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Those of all selected layers together: layers that can spare more lose more.
+    #[default]
+    Global,
+    /// Those of the same layer: every layer becomes equally sparse.
+    Layer,
+    /// The standard deviation of the layer, times [`Magnitude::quality`] (Han et al. 2015, section 4).
+    Deviation,
+}
+
+/// Which weights are kept or pruned together, in the matrix view of a weight: rows are output channels, columns
+/// `[in / groups][ky][kx]`. Groups are compared by the mean of their squares; the last group of a row or column of
+/// groups may be smaller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Pattern {
+    /// Each weight for itself.
+    #[default]
+    #[serde(rename = "unstructured")]
+    Unstructured,
+    /// The 2 largest of every 4 consecutive input channels of one tap are kept (Mishra et al. 2021).
+    #[serde(rename = "2:4")]
+    TwoFour,
+    /// 1 output channel by 4 columns.
+    #[serde(rename = "1x4")]
+    OneByFour,
+    /// 4 output channels of one column.
+    #[serde(rename = "4x1")]
+    FourByOne,
+    /// 8 output channels of one column.
+    #[serde(rename = "8x1")]
+    EightByOne,
+    /// 16 output channels of one column.
+    #[serde(rename = "16x1")]
+    SixteenByOne,
+}
+
+impl Pattern {
+    /// Rows and columns of a group; 1 by 1 for `2:4`, whose groups compete within, not with each other.
+    pub const fn block(self) -> [usize; 2] {
+        match self {
+            Self::Unstructured | Self::TwoFour => [1, 1],
+            Self::OneByFour => [1, 4],
+            Self::FourByOne => [4, 1],
+            Self::EightByOne => [8, 1],
+            Self::SixteenByOne => [16, 1],
+        }
+    }
+}
+
+/// How the sparsity is reached.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Schedule {
+    /// At once.
+    #[default]
+    OneShot,
+    /// By these sparsities before the final one, each with the whole fine-tuning (Han et al. 2015).
+    Iterative {
+        /// Rising, all below the final sparsity.
+        levels: Vec<f64>,
+    },
+    /// In stages whose sparsities follow a cubic, fast at first (Zhu and Gupta 2017, equation 1); all stages but
+    /// the last train for a short time.
+    Gradual {
+        /// 1 to 100, the last included.
+        stages: usize,
+        /// Epochs of each stage but the last.
+        #[serde(default = "one")]
+        epochs: f64,
+    },
+}
+
+const fn one() -> f64 {
+    1.0
+}
+
+impl Magnitude {
+    pub(crate) fn check(&self, fields: &Fields<'_>) -> Result<(), CompressError> {
+        let decided = self.scope == Scope::Deviation || self.pattern == Pattern::TwoFour;
+        match (self.sparsity, decided) {
+            (Some(sparsity), false) => fields.range("sparsity", sparsity, 0.0, 0.9999)?,
+            (None, true) => {}
+            (Some(_), true) => {
+                let problem = "the scope `deviation` and the pattern `2:4` decide it themselves".to_owned();
+                return Err(fields.error("sparsity", problem));
+            }
+            (None, false) => return Err(fields.error("sparsity", "missing: expected 0 to 0.9999".to_owned())),
+        }
+        match (self.quality, self.scope) {
+            (Some(quality), Scope::Deviation) => fields.range("quality", quality, 0.0, 10.0)?,
+            (None, Scope::Deviation) => return Err(fields.error("quality", "missing: expected 0 to 10".to_owned())),
+            (Some(_), _) => return Err(fields.error("quality", "only for the scope `deviation`".to_owned())),
+            (None, _) => {}
+        }
+        if self.scope == Scope::Deviation && self.pattern != Pattern::Unstructured {
+            return Err(fields.error("pattern", "the scope `deviation` prunes each weight for itself".to_owned()));
+        }
+        match &self.schedule {
+            Schedule::OneShot => {}
+            _ if decided => {
+                return Err(fields.error("schedule", "there is no sparsity to rise to: expected one-shot".to_owned()));
+            }
+            Schedule::Iterative { levels } => {
+                fields.count("schedule.levels", levels.len(), 1, 100)?;
+                let mut least = 0.0;
+                for &level in levels.iter().chain(&self.sparsity) {
+                    fields.range("schedule.levels (rising to the sparsity)", level, least, 0.9999)?;
+                    least = level;
+                }
+            }
+            Schedule::Gradual { stages, epochs } => {
+                fields.count("schedule.stages", *stages, 1, 100)?;
+                fields.range("schedule.epochs", *epochs, 0.0, 1000.0)?;
+            }
+        }
+        self.layers.check(fields)?;
+        self.fine_tune.iter().try_for_each(|tuning| tuning.check(&fields.within("fine_tune.")))
+    }
+}
