@@ -17,6 +17,33 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bsr;
+mod csr;
+mod dtype;
+mod error;
+mod extents;
+mod filter_csr;
+mod format;
+mod indices;
+mod int4;
+mod int8;
+mod quantization;
+mod scales;
+mod ternary;
+mod two_four;
 mod weight;
 
-pub use weight::{ConvertError, DType, Format, ParseFormatError, Weight};
+pub use bsr::Bsr;
+pub use csr::Csr;
+pub use dtype::DType;
+pub use error::{ConvertError, FormatError};
+pub use extents::MAX_ELEMENTS;
+pub use filter_csr::{Filter, FilterCsr};
+pub use format::{Format, ParseFormatError};
+pub use indices::{Indices, Values};
+pub use int4::Int4;
+pub use int8::Int8;
+pub use quantization::Quantization;
+pub use ternary::{Ternary, TernaryPacking};
+pub use two_four::TwoFour;
+pub use weight::Weight;

@@ -1,122 +1,36 @@
 //! The weight tensor of one layer in one format.
 
-use std::fmt;
-use std::str::FromStr;
-
 use half::f16;
 use ndarray::{ArrayD, CowArray, IxDyn};
-use serde::{Deserialize, Serialize};
 
-/// The type of one element of a tensor, of weights or of activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DType {
-    /// IEEE 754 binary32.
-    F32,
-    /// IEEE 754 binary16.
-    F16,
-}
-
-impl DType {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-
-    /// The name used in kernel ids, files and records.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
-    }
-}
-
-impl fmt::Display for DType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// How the elements of a weight tensor are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Format {
-    /// Every element, in row-major order, as f32.
-    DenseF32,
-    /// Every element, in row-major order, as f16.
-    DenseF16,
-}
-
-impl Format {
-    /// Every format, in the order in which they are listed to users.
-    pub const ALL: [Self; 2] = [Self::DenseF32, Self::DenseF16];
-
-    /// The name used in files and records.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DenseF32 => "dense-f32",
-            Self::DenseF16 => "dense-f16",
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A text that names no [`Format`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a weight format: expected `dense-f32` or `dense-f16`")]
-pub struct ParseFormatError(String);
-
-impl FromStr for Format {
-    type Err = ParseFormatError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| ParseFormatError(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Format {
-    type Error = ParseFormatError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Format> for String {
-    fn from(format: Format) -> Self {
-        format.name().to_owned()
-    }
-}
-
-/// A conversion that would change a value.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("element {index} is {value}, which {format} cannot represent exactly")]
-pub struct ConvertError {
-    /// Row-major index of the first element that would change.
-    pub index: usize,
-    /// Its value.
-    pub value: f32,
-    /// The format asked for.
-    pub format: Format,
-}
+use crate::csr::is_half;
+use crate::{Bsr, ConvertError, Csr, DType, FilterCsr, Format, Int4, Int8, Ternary, TernaryPacking, TwoFour, Values};
 
 /// The weight tensor of one layer (for a convolution `[out, in / groups, height, width]`, for a linear
 /// layer `[out, in]`, for a vector of biases `[n]`), in one [`Format`].
+///
+/// Seen as a matrix, it has a row for each output channel (the first extent) and the rest of the tensor as
+/// columns, in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Weight {
     /// [`Format::DenseF32`].
     F32(ArrayD<f32>),
     /// [`Format::DenseF16`].
     F16(ArrayD<f16>),
+    /// [`Format::CsrF32`] or [`Format::CsrF16`].
+    Csr(Csr),
+    /// [`Format::Bsr1x4`], [`Format::Bsr4x1`], [`Format::Bsr8x1`] or [`Format::Bsr16x1`].
+    Bsr(Bsr),
+    /// [`Format::TwoFour`].
+    TwoFour(TwoFour),
+    /// [`Format::Ternary2Bit`] or [`Format::Ternary5In8`].
+    Ternary(Ternary),
+    /// [`Format::Int8`].
+    Int8(Int8),
+    /// [`Format::Int4`].
+    Int4(Int4),
+    /// [`Format::FilterCsr`].
+    FilterCsr(FilterCsr),
 }
 
 impl Weight {
@@ -125,6 +39,16 @@ impl Weight {
         match self {
             Self::F32(_) => Format::DenseF32,
             Self::F16(_) => Format::DenseF16,
+            Self::Csr(csr) => match csr.values() {
+                Values::F32(_) => Format::CsrF32,
+                Values::F16(_) => Format::CsrF16,
+            },
+            Self::Bsr(bsr) => bsr.format(),
+            Self::TwoFour(_) => Format::TwoFour,
+            Self::Ternary(ternary) => ternary.packing().format(),
+            Self::Int8(_) => Format::Int8,
+            Self::Int4(_) => Format::Int4,
+            Self::FilterCsr(_) => Format::FilterCsr,
         }
     }
 
@@ -133,7 +57,24 @@ impl Weight {
         match self {
             Self::F32(array) => array.shape(),
             Self::F16(array) => array.shape(),
+            Self::Csr(csr) => csr.dims(),
+            Self::Bsr(bsr) => bsr.dims(),
+            Self::TwoFour(packed) => packed.dims(),
+            Self::Ternary(ternary) => ternary.dims(),
+            Self::Int8(int8) => int8.dims(),
+            Self::Int4(int4) => int4.dims(),
+            Self::FilterCsr(sparse) => sparse.dims(),
         }
+    }
+
+    /// Output channels: the first extent, 1 if there is none.
+    pub fn rows(&self) -> usize {
+        self.dims().first().copied().unwrap_or(1)
+    }
+
+    /// Elements of one output channel, zeros included: the product of all extents but the first.
+    pub fn columns(&self) -> usize {
+        self.dims().iter().skip(1).product()
     }
 
     /// The number of elements, zeros included.
@@ -146,6 +87,40 @@ impl Weight {
         match self {
             Self::F32(array) => array.len() * DType::F32.bytes(),
             Self::F16(array) => array.len() * DType::F16.bytes(),
+            Self::Csr(csr) => csr.bytes(),
+            Self::Bsr(bsr) => bsr.bytes(),
+            Self::TwoFour(packed) => packed.bytes(),
+            Self::Ternary(ternary) => ternary.bytes(),
+            Self::Int8(int8) => int8.bytes(),
+            Self::Int4(int4) => int4.bytes(),
+            Self::FilterCsr(sparse) => sparse.bytes(),
+        }
+    }
+
+    /// Writes the elements of one row, zeros included, to `out`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row or `out` is not as long as a row.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        let columns = self.columns();
+        assert!(row < self.rows(), "row {row} of {}", self.rows());
+        assert_eq!(out.len(), columns, "columns of a row");
+        match self {
+            Self::F32(array) => match array.as_slice() {
+                Some(elements) => out.copy_from_slice(&elements[row * columns..][..columns]),
+                None => out.iter_mut().zip(array.iter().skip(row * columns)).for_each(|(out, &value)| *out = value),
+            },
+            Self::F16(array) => {
+                out.iter_mut().zip(array.iter().skip(row * columns)).for_each(|(out, value)| *out = value.to_f32());
+            }
+            Self::Csr(csr) => csr.decode_row(row, out),
+            Self::Bsr(bsr) => bsr.decode_row(row, out),
+            Self::TwoFour(packed) => packed.decode_row(row, out),
+            Self::Ternary(ternary) => ternary.decode_row(row, out),
+            Self::Int8(int8) => int8.decode_row(row, out),
+            Self::Int4(int4) => int4.decode_row(row, out),
+            Self::FilterCsr(sparse) => sparse.decode_row(row, out),
         }
     }
 
@@ -154,68 +129,140 @@ impl Weight {
         match self {
             Self::F32(array) => CowArray::from(array),
             Self::F16(array) => CowArray::from(array.mapv(f16::to_f32)),
+            packed => {
+                let columns = packed.columns();
+                let mut dense = ArrayD::zeros(packed.dims());
+                let elements = dense.as_slice_mut().expect("a new array is in row-major order");
+                if columns > 0 {
+                    elements.chunks_exact_mut(columns).enumerate().for_each(|(row, out)| packed.decode_row(row, out));
+                }
+                CowArray::from(dense)
+            }
+        }
+    }
+
+    /// Row-major index and value of the first element that satisfies a condition. No more than one row is
+    /// ever dense.
+    pub fn find(&self, condition: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
+        match self {
+            Self::F32(array) => array.iter().copied().enumerate().find(|&(_, value)| condition(value)),
+            Self::F16(array) => {
+                array.iter().map(|value| value.to_f32()).enumerate().find(|&(_, value)| condition(value))
+            }
+            packed => {
+                let columns = packed.columns();
+                let mut elements = vec![0.0; columns];
+                (0..packed.rows()).find_map(|row| {
+                    packed.decode_row(row, &mut elements);
+                    let column = elements.iter().position(|&value| condition(value))?;
+                    Some((row * columns + column, elements[column]))
+                })
+            }
         }
     }
 
     /// The same values in another format.
+    ///
+    /// Sparse formats store what is not zero, NaN and infinities included; the sign of a zero may be lost.
+    /// Quantised formats take what they represent exactly: rounding is what their own constructors do.
     ///
     /// # Errors
     ///
     /// [`ConvertError`] if a value would change: rounding is a compressor's business, not a format's.
     /// NaN stays NaN, whatever its payload.
     pub fn convert(&self, format: Format) -> Result<Self, ConvertError> {
+        if self.format() == format {
+            return Ok(self.clone());
+        }
+        // Between relatives, parts are kept as they are.
         match (self, format) {
-            (Self::F32(_), Format::DenseF32) | (Self::F16(_), Format::DenseF16) => Ok(self.clone()),
-            (Self::F16(array), Format::DenseF32) => Ok(Self::F32(array.mapv(f16::to_f32))),
-            (Self::F32(array), Format::DenseF16) => {
-                let lost = |value: f32| f16::from_f32(value).to_f32() != value && !value.is_nan();
-                match array.iter().position(|&value| lost(value)) {
-                    Some(index) => {
-                        let value = array.iter().nth(index).copied().unwrap_or_default();
-                        Err(ConvertError { index, value, format })
-                    }
-                    None => Ok(Self::F16(array.mapv(f16::from_f32))),
+            (Self::Csr(csr), Format::CsrF32) => return Ok(Self::Csr(csr.clone().with_full_values())),
+            (Self::Csr(csr), Format::CsrF16) => return csr.clone().with_half_values().map(Self::Csr),
+            (Self::Ternary(from), Format::Ternary2Bit) => {
+                return Ok(Self::Ternary(from.repack(TernaryPacking::TwoBit)));
+            }
+            (Self::Ternary(from), Format::Ternary5In8) => {
+                return Ok(Self::Ternary(from.repack(TernaryPacking::FiveInEight)));
+            }
+            (Self::Int4(from), Format::Int8) => return Ok(Self::Int8(from.to_int8())),
+            (Self::Int8(from), Format::Int4) => {
+                if let Some(int4) = Int4::from_int8(from) {
+                    return Ok(Self::Int4(int4));
                 }
             }
+            _ => {}
+        }
+        let dense = self.to_f32();
+        let standard = dense.as_standard_layout();
+        let elements = standard.as_slice().expect("the standard layout is a slice");
+        let dims = self.dims();
+        match format {
+            Format::DenseF32 => Ok(Self::F32(standard.into_owned())),
+            Format::DenseF16 => match elements.iter().position(|&value| !is_half(value)) {
+                Some(index) => Err(ConvertError::Value { index, value: elements[index], format }),
+                None => Ok(Self::F16(standard.mapv(f16::from_f32))),
+            },
+            Format::CsrF32 => Csr::from_elements(dims, elements, DType::F32).map(Self::Csr),
+            Format::CsrF16 => Csr::from_elements(dims, elements, DType::F16).map(Self::Csr),
+            Format::Bsr1x4 => Bsr::from_elements(dims, elements, [1, 4]).map(Self::Bsr),
+            Format::Bsr4x1 => Bsr::from_elements(dims, elements, [4, 1]).map(Self::Bsr),
+            Format::Bsr8x1 => Bsr::from_elements(dims, elements, [8, 1]).map(Self::Bsr),
+            Format::Bsr16x1 => Bsr::from_elements(dims, elements, [16, 1]).map(Self::Bsr),
+            Format::TwoFour => TwoFour::from_elements(dims, elements).map(Self::TwoFour),
+            Format::Ternary2Bit => Ternary::from_elements(dims, elements, TernaryPacking::TwoBit).map(Self::Ternary),
+            Format::Ternary5In8 => {
+                Ternary::from_elements(dims, elements, TernaryPacking::FiveInEight).map(Self::Ternary)
+            }
+            Format::Int8 => Int8::from_elements(dims, elements).map(Self::Int8),
+            Format::Int4 => Int4::from_elements(dims, elements).map(Self::Int4),
+            Format::FilterCsr => FilterCsr::from_elements(dims, elements).map(Self::FilterCsr),
+        }
+    }
+
+    /// Each row times its factor, as the folding of a batch-norm needs it.
+    ///
+    /// The format is kept: sparse formats scale what they store, ternary ones both magnitudes, int8 and int4
+    /// their scales. It widens only where it must: f16 values to f32 if a product is not an f16, ternary, int8
+    /// and int4 to dense f32 if a magnitude or scale would not be finite. Products are f32, rounded once.
+    /// Sparse formats leave a zero that they do not store a zero, whatever its factor.
+    ///
+    /// # Panics
+    ///
+    /// If there is not one factor a row.
+    #[must_use]
+    pub fn scale_rows(self, factors: &[f32]) -> Self {
+        assert_eq!(factors.len(), self.rows(), "factors, one a row");
+        match self {
+            Self::F32(array) => Self::F32(scale_dense(array, factors)),
+            Self::F16(ref array) => {
+                let scaled = Self::F32(scale_dense(array.mapv(f16::to_f32), factors));
+                scaled.convert(Format::DenseF16).unwrap_or(scaled)
+            }
+            Self::Csr(csr) => Self::Csr(csr.scale_rows(factors)),
+            Self::Bsr(bsr) => Self::Bsr(bsr.scale_rows(factors)),
+            Self::TwoFour(packed) => Self::TwoFour(packed.scale_rows(factors)),
+            Self::Ternary(ref ternary) => match ternary.scale_rows(factors) {
+                Some(scaled) => Self::Ternary(scaled),
+                None => Self::F32(scale_dense(self.to_f32().into_owned(), factors)),
+            },
+            Self::Int8(ref int8) => match int8.scale_rows(factors) {
+                Some(scaled) => Self::Int8(scaled),
+                None => Self::F32(scale_dense(self.to_f32().into_owned(), factors)),
+            },
+            Self::Int4(ref int4) => match int4.scale_rows(factors) {
+                Some(scaled) => Self::Int4(scaled),
+                None => Self::F32(scale_dense(self.to_f32().into_owned(), factors)),
+            },
+            Self::FilterCsr(sparse) => Self::FilterCsr(sparse.scale_rows(factors)),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn format_names_round_trip() {
-        for format in Format::ALL {
-            assert_eq!(format.name().parse(), Ok(format));
-        }
-        assert!("dense".parse::<Format>().is_err());
+/// Each row of a dense tensor times its factor.
+fn scale_dense(mut array: ArrayD<f32>, factors: &[f32]) -> ArrayD<f32> {
+    let columns = array.len().checked_div(factors.len()).unwrap_or(0);
+    for (index, value) in array.iter_mut().enumerate() {
+        *value *= factors[index / columns];
     }
-
-    #[test]
-    fn rounding_is_refused_and_located() {
-        let weight = Weight::F32(ndarray::arr1(&[1.0, 0.1, 2.0]).into_dyn());
-        let error = weight.convert(Format::DenseF16).unwrap_err();
-        assert_eq!((error.index, error.value), (1, 0.1));
-        let overflow = Weight::F32(ndarray::arr1(&[1e6]).into_dyn());
-        assert!(overflow.convert(Format::DenseF16).is_err());
-    }
-
-    proptest! {
-        /// Every f16 bit pattern, NaN and infinities among them, survives the way to f32 and back.
-        #[test]
-        fn f16_round_trips_through_f32(bits in proptest::collection::vec(any::<u16>(), 0..200)) {
-            let values: Vec<f16> = bits.iter().copied().map(f16::from_bits).collect();
-            let weight = Weight::F16(ArrayD::from_shape_vec(vec![values.len()], values).unwrap());
-            let back = weight.convert(Format::DenseF32).unwrap().convert(Format::DenseF16).unwrap();
-            prop_assert_eq!(back.bytes(), weight.bytes());
-            let (Weight::F16(back), Weight::F16(weight)) = (back, weight) else { unreachable!() };
-            for (a, b) in back.iter().zip(&weight) {
-                prop_assert!(a == b || (a.is_nan() && b.is_nan()), "{} != {}", a, b);
-            }
-        }
-    }
+    array
 }
