@@ -143,7 +143,7 @@ impl Catalogue {
 pub fn executes(format: &str) -> Result<(), String> {
     match format.parse::<Format>().map_err(|error| error.to_string())? {
         Format::DenseF32 => Ok(()),
-        Format::DenseF16 => Err("no kernel executes dense-f16 weights yet: expected `dense-f32`".to_owned()),
+        other => Err(format!("no kernel executes {other} weights yet: expected `dense-f32`")),
     }
 }
 
