@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use dlis_formats::{Format, Weight};
+use dlis_formats::{DType, Format, Quantization, Weight};
 use dlis_hw::Hardware;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel_id::KernelId;
-use crate::op::OpSpec;
+use crate::op::{OpSpec, Operation};
 use crate::parallel::Parallel;
 use crate::program::{Slot, SlotId};
 use crate::tensor::{TensorSpec, View, ViewMut};
@@ -43,7 +43,24 @@ impl Support {
     }
 }
 
-/// The constant tensors of one operation.
+/// What the elements of an operation's u8 tensors stand for. Tensors of f32 have none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct OpQuantization<'a> {
+    /// One an input, in their order, where they are u8; else empty.
+    pub inputs: &'a [Quantization],
+    /// That of the residual, where there is one and it is u8.
+    pub residual: Option<Quantization>,
+    /// That of the output, where it is u8.
+    pub output: Option<Quantization>,
+}
+
+/// The constants of one operation.
+///
+/// ```
+/// use dlis_backend::{OpQuantization, OpWeights};
+/// let weights = OpWeights { bias: Some(&[0.5]), ..OpWeights::default() };
+/// assert_eq!(weights.quantization, OpQuantization::default());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpWeights<'a> {
     /// The weight: of a convolution `[out, in / groups, height, width]`, of a linear layer `[out, in]`, of an
@@ -51,6 +68,8 @@ pub struct OpWeights<'a> {
     pub weight: Option<&'a Weight>,
     /// One value a channel of the output.
     pub bias: Option<&'a [f32]>,
+    /// What u8 tensors stand for.
+    pub quantization: OpQuantization<'a>,
 }
 
 /// Bytes that a prepared operation needs.
@@ -97,6 +116,18 @@ pub enum PrepareError {
         expected: usize,
         /// Values found.
         found: usize,
+    },
+    /// A u8 tensor has no quantisation, an f32 tensor has one, or two that must be equal differ.
+    #[error("{kernel}: quantisation of the {tensor}: expected {expected}, found {found}")]
+    Quantization {
+        /// The kernel.
+        kernel: Box<KernelId>,
+        /// Which tensor.
+        tensor: &'static str,
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        found: String,
     },
 }
 
@@ -148,7 +179,38 @@ impl fmt::Debug for dyn Prepared {
     }
 }
 
-/// Checks that an operation is supported and that its weights are of the declared format and extents.
+/// Checks that exactly the u8 tensors have a quantisation, and that those of an operation which only moves
+/// or selects elements are equal.
+fn check_quantization(kernel: &dyn Kernel, op: &OpSpec, quantization: OpQuantization<'_>) -> Result<(), PrepareError> {
+    let wrong = |tensor, expected: String, found: String| {
+        Err(PrepareError::Quantization { kernel: Box::new(kernel.id()), tensor, expected, found })
+    };
+    let of = |count: usize| if count == 0 { "none".to_owned() } else { count.to_string() };
+    let OpQuantization { inputs, residual, output } = quantization;
+    let quantized = op.inputs.iter().filter(|input| input.dtype == DType::U8).count();
+    if inputs.len() != quantized || (quantized > 0 && quantized < op.inputs.len()) {
+        let expected = if quantized > 0 { op.inputs.len() } else { 0 };
+        return wrong("inputs", of(expected), of(inputs.len()));
+    }
+    let u8_output = op.output.dtype == DType::U8;
+    for (tensor, expected, found) in
+        [("residual", u8_output && op.epilogue.residual, residual.is_some()), ("output", u8_output, output.is_some())]
+    {
+        if expected != found {
+            return wrong(tensor, of(usize::from(expected)), of(usize::from(found)));
+        }
+    }
+    let moves = matches!(op.operation, Operation::MaxPool(_) | Operation::Reorder);
+    match (inputs.first(), output) {
+        (Some(input), Some(output)) if moves && *input != output => {
+            wrong("output", format!("that of the input, {input:?}"), format!("{output:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that an operation is supported, that its weights are of the declared format and extents, and that its
+/// u8 tensors have a quantisation.
 pub(crate) fn check(
     kernel: &dyn Kernel,
     op: &OpSpec,
@@ -162,7 +224,6 @@ pub(crate) fn check(
             reason: reason.into_owned(),
         });
     }
-    use crate::op::Operation;
     let (dims, bias): (Option<Vec<usize>>, bool) = match op.operation {
         Operation::Conv2d(conv) => (Some(conv.weight_dims().to_vec()), conv.bias),
         Operation::Linear(linear) => (Some(vec![linear.out_features, linear.in_features]), linear.bias),
@@ -186,11 +247,11 @@ pub(crate) fn check(
     if found != expected {
         return Err(PrepareError::Bias { kernel: Box::new(kernel.id()), expected, found });
     }
-    Ok(())
+    check_quantization(kernel, op, weights.quantization)
 }
 
 impl dyn Kernel + '_ {
-    /// [`prepare`](Kernel::prepare) after checking support, format, extents and bias, so that
+    /// [`prepare`](Kernel::prepare) after checking support, format, extents, bias and quantisation, so that
     /// implementations need not.
     ///
     /// # Errors
@@ -313,5 +374,10 @@ impl<'a> Scratch<'a> {
     pub fn f32(&mut self) -> (&mut [f32], usize, &mut [f32]) {
         let workers: &mut [f32] = bytemuck::cast_slice_mut(self.workers);
         (bytemuck::cast_slice_mut(self.shared), workers.len() / self.threads, workers)
+    }
+
+    /// As [`f32`](Self::f32), in bytes.
+    pub fn bytes(&mut self) -> (&mut [u8], usize, &mut [u8]) {
+        (self.shared, self.workers.len() / self.threads, self.workers)
     }
 }

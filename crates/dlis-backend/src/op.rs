@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use dlis_formats::Format;
+use dlis_formats::{DType, Format};
 use dlis_model::{Activation, Conv2d, Linear, Pool};
 use serde::{Deserialize, Serialize};
 
 use crate::tensor::TensorSpec;
 
 /// An executable operation. The graph's batch-norms are folded or have become [`Affine`](Self::Affine);
-/// its flattens are renamings of bytes; [`Reorder`](Self::Reorder) is the runtime's own.
+/// its flattens are renamings of bytes; [`Reorder`](Self::Reorder), [`Quantize`](Self::Quantize) and
+/// [`Dequantize`](Self::Dequantize) are the runtime's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
@@ -37,6 +38,10 @@ pub enum Operation {
     Scale,
     /// The input in the output's layout.
     Reorder,
+    /// An f32 input as u8: each element the nearest that the output's quantisation has.
+    Quantize,
+    /// A u8 input as f32: the numbers that its elements stand for.
+    Dequantize,
 }
 
 impl Operation {
@@ -55,6 +60,8 @@ impl Operation {
             Self::Softmax => "softmax",
             Self::Scale => "scale",
             Self::Reorder => "reorder",
+            Self::Quantize => "quantize",
+            Self::Dequantize => "dequantize",
         }
     }
 }
@@ -95,6 +102,18 @@ impl OpSpec {
     pub fn in_layout(&self, layout: crate::Layout) -> Self {
         let inputs = self.inputs.iter().map(|input| input.with_layout(layout)).collect();
         Self { inputs, output: self.output.with_layout(layout), ..self.clone() }
+    }
+
+    /// Element type of the inputs, which is that of a kernel's [id](crate::KernelId::dtype); `None` where they
+    /// differ, which no kernel executes, or there are none.
+    pub fn dtype(&self) -> Option<DType> {
+        let first = self.inputs.first()?.dtype;
+        self.inputs.iter().all(|input| input.dtype == first).then_some(first)
+    }
+
+    /// Whether a tensor is u8, so that the operation needs an [`OpQuantization`](crate::OpQuantization).
+    pub fn is_quantized(&self) -> bool {
+        self.inputs.iter().chain([&self.output]).any(|tensor| tensor.dtype == DType::U8)
     }
 
     /// Multiply-accumulates for the whole batch, of convolutions and linear layers.
@@ -146,9 +165,15 @@ impl fmt::Display for OpSpec {
                 input.height,
                 input.width
             )?;
+            if input.dtype != DType::F32 {
+                write!(f, " {}", input.dtype)?;
+            }
         }
         let out = self.output;
         write!(f, " -> {}x{}x{}x{}", out.batch, out.channels, out.height, out.width)?;
+        if out.dtype != DType::F32 {
+            write!(f, " {}", out.dtype)?;
+        }
         if self.epilogue.residual {
             f.write_str(" + residual")?;
         }

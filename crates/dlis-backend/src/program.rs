@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use dlis_formats::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::AlignedBytes;
@@ -94,10 +95,13 @@ impl Program {
         if slot(self.input).is_none() || slot(self.output).is_none() {
             return Err(error(0, "the input or output is not one of its tensors"));
         }
+        if [self.input, self.output].iter().any(|id| self.slots[id.0].spec.dtype != DType::F32) {
+            return Err(error(0, "the input or output of the program is not f32"));
+        }
         for (index, step) in self.steps.iter().enumerate() {
             let output = slot(step.output).ok_or_else(|| error(index, "its output is not one of the tensors"))?;
             if output.spec != step.op.output {
-                return Err(error(index, "its output is not of the declared extents or layout"));
+                return Err(error(index, "its output is not of the declared extents, element type or layout"));
             }
             if step.inputs.len() != step.op.inputs.len() || step.residual.is_some() != step.op.epilogue.residual {
                 return Err(error(index, "its inputs are not as many as declared"));
@@ -106,7 +110,7 @@ impl Program {
             for (id, declared) in step.inputs.iter().chain(step.residual.as_ref()).zip(declared) {
                 let input = slot(*id).ok_or_else(|| error(index, "an input is not one of the tensors"))?;
                 if input.spec != *declared {
-                    return Err(error(index, "an input is not of the declared extents or layout"));
+                    return Err(error(index, "an input is not of the declared extents, element type or layout"));
                 }
                 if input.overlaps(&output) {
                     return Err(error(index, "its output overlaps an input"));
@@ -189,6 +193,8 @@ mod tests {
         assert!(refused(|p| p.steps[0].inputs.clear()).contains("not as many"));
         assert!(refused(|p| p.steps[0].residual = Some(SlotId(0))).contains("not as many"));
         assert!(refused(|p| p.slots[0].spec.layout = Layout::Nhwc).contains("layout"));
+        assert!(refused(|p| p.slots[0].spec.dtype = DType::U8).contains("is not f32"));
+        assert!(refused(|p| p.steps[0].op.output.dtype = DType::U8).contains("element type"));
     }
 
     #[test]

@@ -57,6 +57,17 @@ impl TensorSpec {
         Self { batch, channels, height, width, dtype: DType::F32, layout }
     }
 
+    /// A u8 tensor, whose elements stand for numbers by a [`Quantization`](dlis_formats::Quantization) that is
+    /// told apart from it.
+    pub const fn u8(batch: usize, dims: [usize; 3], layout: Layout) -> Self {
+        Self::f32(batch, dims, layout).with_dtype(DType::U8)
+    }
+
+    /// The same tensor of another element type.
+    pub const fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
     /// The same tensor in another layout.
     pub const fn with_layout(self, layout: Layout) -> Self {
         Self { layout, ..self }
@@ -161,6 +172,16 @@ impl<'a> View<'a> {
         assert_eq!(self.spec.dtype, DType::F32, "element type of {}", self.spec);
         bytemuck::cast_slice(self.bytes)
     }
+
+    /// Its elements.
+    ///
+    /// # Panics
+    ///
+    /// If the element type is not u8: [`Kernel::support`](crate::Kernel::support) has ruled it out.
+    pub fn u8(&self) -> &'a [u8] {
+        assert_eq!(self.spec.dtype, DType::U8, "element type of {}", self.spec);
+        self.bytes
+    }
 }
 
 /// A tensor to write.
@@ -200,11 +221,31 @@ impl<'a> ViewMut<'a> {
         assert_eq!(self.spec.dtype, DType::F32, "element type of {}", self.spec);
         bytemuck::cast_slice_mut(self.bytes)
     }
+
+    /// Its elements.
+    ///
+    /// # Panics
+    ///
+    /// As [`View::u8`].
+    pub fn u8(&mut self) -> &mut [u8] {
+        assert_eq!(self.spec.dtype, DType::U8, "element type of {}", self.spec);
+        self.bytes
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_those_of_the_element_type() {
+        let spec = TensorSpec::u8(2, [3, 4, 5], Layout::Nhwc);
+        assert_eq!((spec.elements(), spec.bytes(), spec.with_dtype(DType::F32).bytes()), (120, 120, 480));
+        let mut bytes = [7; 120];
+        ViewMut::new(spec, &mut bytes).u8()[119] = 9;
+        assert_eq!(View::new(spec, &bytes).u8()[118..], [7, 9]);
+        assert!(std::panic::catch_unwind(|| View::new(spec, &[0; 120]).f32()).is_err());
+    }
 
     #[test]
     fn layouts_differ_unless_images_have_one_pixel_or_one_channel() {

@@ -85,7 +85,7 @@ fn check_program(
 ) -> Result<(), String> {
     program.validate().map_err(|error| format!("the suite's own program is wrong: {error}"))?;
     let weight = case.weight_in(op.weight.unwrap_or(Format::DenseF32));
-    let weights = OpWeights { weight: weight.as_ref(), bias: case.bias.as_deref() };
+    let weights = OpWeights { weight: weight.as_ref(), bias: case.bias.as_deref(), ..OpWeights::default() };
     if !matches!(backend.compile(program, &[]), Err(CompileError::WeightCount { steps: 1, weights: 0 })) {
         return Err("compiling without weights for its step is not refused as a wrong count".to_owned());
     }

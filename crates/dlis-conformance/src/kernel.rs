@@ -136,7 +136,7 @@ pub(crate) fn prepare(
     weight: Option<&Weight>,
     hardware: &Hardware,
 ) -> Result<Box<dyn Prepared>, String> {
-    let weights = OpWeights { weight, bias: case.bias.as_deref() };
+    let weights = OpWeights { weight, bias: case.bias.as_deref(), ..OpWeights::default() };
     kernel.prepare_checked(op, weights, hardware).map_err(|error| format!("supported, but not prepared: {error}"))
 }
 

@@ -35,7 +35,7 @@ fn prepared_operations_allocate_nothing() {
     for case in some.map(|(_, case)| case) {
         for op in case.variants() {
             let weight = case.weight_in(op.weight.unwrap_or(Format::DenseF32));
-            let weights = OpWeights { weight: weight.as_ref(), bias: case.bias.as_deref() };
+            let weights = OpWeights { weight: weight.as_ref(), bias: case.bias.as_deref(), ..OpWeights::default() };
             let inputs: Vec<Vec<f32>> =
                 case.inputs.iter().zip(&op.inputs).map(|(input, spec)| input.in_layout(spec.layout)).collect();
             let views: Vec<View<'_>> =

@@ -33,7 +33,7 @@ impl Accepts {
             .and(|| {
                 let otherwise = match self.weight {
                     Some(Format::DenseF32) => "it executes dense f32 weights only",
-                    Some(Format::DenseF16) => "it executes dense f16 weights only",
+                    Some(_) => "it executes weights of another format only",
                     None => "it has no weight",
                 };
                 Support::when(op.weight == self.weight, otherwise)
@@ -86,9 +86,12 @@ fn extents_agree(op: &OpSpec) -> bool {
             }
             Operation::MaxPool(pool) | Operation::AvgPool(pool) => one && windowed(pool.window, channels),
             Operation::GlobalAvgPool => one && output == [batch, channels, 1, 1],
-            Operation::Affine | Operation::Activation(_) | Operation::Softmax | Operation::Reorder => {
-                one && output == dims(&first)
-            }
+            Operation::Affine
+            | Operation::Activation(_)
+            | Operation::Softmax
+            | Operation::Reorder
+            | Operation::Quantize
+            | Operation::Dequantize => one && output == dims(&first),
             Operation::Add => op.inputs.len() == 2 && op.inputs.iter().all(|input| dims(input) == output),
             Operation::Concat => {
                 op.inputs.iter().map(|input| input.channels).sum::<usize>() == out.channels

@@ -299,7 +299,7 @@ mod tests {
             let shift = integers(channels, 3);
             let weight = Weight::F32(ArrayD::from_shape_vec(vec![channels], factors[..channels].to_vec()).unwrap());
             let op = spec(Operation::Affine, &[tensor], Some(Activation::Relu));
-            let weights = OpWeights { weight: Some(&weight), bias: Some(&shift) };
+            let weights = OpWeights { weight: Some(&weight), bias: Some(&shift), ..OpWeights::default() };
             let expected = build(&tensor, |place| {
                 Activation::Relu.apply(at(&tensor, &x, place) * factors[place[1]] + shift[place[1]])
             });

@@ -135,7 +135,7 @@ mod tests {
                     })
                     .collect();
                 let weight = Weight::F32(ArrayD::from_shape_vec(vec![outputs, inputs], w).unwrap());
-                let weights = OpWeights { weight: Some(&weight), bias: bias.then_some(&b[..]) };
+                let weights = OpWeights { weight: Some(&weight), bias: bias.then_some(&b[..]), ..OpWeights::default() };
                 assert_eq!(run(&Dot, &op, weights, &[&x], residual.then_some(&r[..])), expected, "{op}");
             }
         }

@@ -71,7 +71,8 @@ fn kernels_allocate_nothing_while_they_run() {
         for kernel in dlis_kernels::kernels().iter().filter(|kernel| kernel.support(&op, &hw).is_yes()) {
             let weight = weight(&op);
             let bias = vec![0.5; op.output.channels];
-            let weights = OpWeights { weight: weight.as_ref(), bias: weight.is_some().then_some(&bias) };
+            let weights =
+                OpWeights { weight: weight.as_ref(), bias: weight.is_some().then_some(&bias), ..OpWeights::default() };
             let prepared = kernel.prepare_checked(&op, weights, &hw).unwrap();
             let footprint = prepared.footprint(1);
             let mut shared = AlignedBytes::zeroed(footprint.scratch_bytes);

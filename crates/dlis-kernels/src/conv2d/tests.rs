@@ -57,7 +57,7 @@ fn check(conv: Conv2d, batch: usize, image: [usize; 2], epilogue: Epilogue) {
     let op = OpSpec { epilogue, ..spec(conv, batch, image) };
     let (input, weight) = (integers(op.inputs[0].elements(), 1), weight(conv));
     let bias = integers(conv.out_channels, 3);
-    let weights = OpWeights { weight: Some(&weight), bias: conv.bias.then_some(&bias[..]) };
+    let weights = OpWeights { weight: Some(&weight), bias: conv.bias.then_some(&bias[..]), ..OpWeights::default() };
     let residual = integers(op.output.elements(), 4);
     let residual = epilogue.residual.then_some(&residual[..]);
     let expected = expected(&op, conv, &input, weights, residual);
@@ -141,7 +141,8 @@ fn nan_reaches_the_pixels_that_see_it_and_no_others() {
     let mut input = [1.0; 16];
     input[0] = f32::NAN;
     for kernel in both() {
-        let output = run(kernel, &op, OpWeights { weight: Some(&weight), bias: None }, &[&input], None);
+        let output =
+            run(kernel, &op, OpWeights { weight: Some(&weight), bias: None, ..OpWeights::default() }, &[&input], None);
         let nan: Vec<usize> = (0..16).filter(|&i| output[i].is_nan()).collect();
         assert_eq!(nan, [0, 1, 4, 5], "{}", kernel.id());
     }
@@ -168,7 +169,7 @@ fn what_is_not_supported_is_refused_with_a_reason() {
         let error = kernel.prepare(&good, OpWeights::default(), &hw).unwrap_err();
         assert!(matches!(error, PrepareError::Weight { .. }), "{error}");
         let (weight, bias) = (weight(conv), [0.0; 3]);
-        let weights = OpWeights { weight: Some(&weight), bias: Some(&bias) };
+        let weights = OpWeights { weight: Some(&weight), bias: Some(&bias), ..OpWeights::default() };
         let error = kernel.prepare(&good, weights, &hw).unwrap_err();
         assert!(matches!(error, PrepareError::Bias { expected: 0, found: 3, .. }), "{error}");
     }
@@ -181,7 +182,7 @@ fn weights_are_counted_as_allocated() {
     let conv = Conv2d { bias: true, ..conv([3, 5], Window::square(3).with_padding(1)) };
     let op = spec(conv, 1, [8, 8]);
     let (weight, bias) = (weight(conv), [0.0; 5]);
-    let weights = OpWeights { weight: Some(&weight), bias: Some(&bias) };
+    let weights = OpWeights { weight: Some(&weight), bias: Some(&bias), ..OpWeights::default() };
     // 5 * 27 weights in whole lines of 64 bytes, the biases in one, and for `direct` 27 offsets.
     let [direct, im2col] = both()
         .map(|kernel| kernel.prepare_checked(&op, weights, &Hardware::detect()).unwrap().footprint(2).weight_bytes);
