@@ -18,6 +18,8 @@ mod report;
 mod selection;
 mod ternary;
 mod trainer;
+mod untrained;
+mod weights;
 
 pub use channels::Channels;
 pub use compressor::{Compressor, Context, Event, Treatment};
@@ -29,3 +31,4 @@ pub use report::{Compressed, Counts, LayerReport, Report, StepReport};
 pub use selection::Selection;
 pub use ternary::Ternary;
 pub use trainer::{Constraint, Distill, FineTune, Observed, Trainer, TrainerError, TrainingProgress};
+pub use untrained::Untrained;

@@ -1,14 +1,38 @@
 //! Weight pruning by magnitude.
 
+mod masks;
+
+use std::collections::BTreeMap;
+
+use dlis_formats::Weight;
+use dlis_model::Network;
+use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::Fields;
 use crate::recipe::Tuning;
-use crate::{CompressError, Selection};
+use crate::weights::{dense, replace, weight_name};
+use crate::{CompressError, Compressor, Constraint, Context, Selection};
 
 /// Magnitude pruning: weights (or groups of them, see [`Pattern`]) of small magnitude become zero, and the others
 /// are trained on to make up for it (Han et al. 2015, *Learning both Weights and Connections for Efficient Neural
 /// Networks*). A weight that is zero stays zero through every later level, stage and step: masks only shrink.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use dlis_compress::{Compressor, Context, Counts, Magnitude, Untrained};
+/// use dlis_model::{Network, zoo};
+///
+/// let network = Network::random(zoo::resnet18_cifar10(), 0);
+/// let mut ignore = |_: dlis_compress::Event<'_>| {};
+/// let mut trainer = Untrained;
+/// let mut context = Context::new(&mut trainer, "example", 0, Arc::new(network.clone()), &mut ignore);
+/// let pruned = Magnitude::to_sparsity(0.9).compress(network, &mut context)?;
+/// // The first and the last layer are dense.
+/// assert!((Counts::of(&pruned).sparsity() - 0.9).abs() < 0.001);
+/// # Ok::<(), dlis_compress::CompressError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Magnitude {
@@ -118,6 +142,59 @@ const fn one() -> f64 {
 }
 
 impl Magnitude {
+    /// Global unstructured pruning to this share of zeros, at once and without training.
+    pub fn to_sparsity(sparsity: f64) -> Self {
+        Self {
+            scope: Scope::Global,
+            sparsity: Some(sparsity),
+            quality: None,
+            pattern: Pattern::Unstructured,
+            schedule: Schedule::OneShot,
+            layers: Selection::default(),
+            fine_tune: None,
+        }
+    }
+
+    /// The sparsities to reach one after the other, from weights of which `start` are zero. Never falling, the last
+    /// one is [`sparsity`](Self::sparsity).
+    pub fn levels(&self, start: f64) -> Vec<f64> {
+        let last = self.sparsity.unwrap_or(0.0);
+        match &self.schedule {
+            Schedule::OneShot => vec![last],
+            Schedule::Iterative { levels } => levels.iter().copied().chain([last]).collect(),
+            Schedule::Gradual { stages, .. } => {
+                let start = start.min(last);
+                let level = |stage: usize| last + (start - last) * (1.0 - stage as f64 / *stages as f64).powi(3);
+                (1..*stages).map(level).chain([last]).collect()
+            }
+        }
+    }
+
+    /// The training after a level: short for all stages of a gradual schedule but the last.
+    fn tuning(&self, last: bool) -> Option<Tuning> {
+        let tuning = self.fine_tune?;
+        match self.schedule {
+            Schedule::Gradual { epochs, .. } if !last => Some(Tuning { epochs, ..tuning }),
+            _ => Some(tuning),
+        }
+    }
+
+    /// Masks of these weights.
+    fn masks(&self, weights: &[ArrayD<f32>], sparsity: f64) -> Vec<ArrayD<bool>> {
+        match (self.pattern, self.scope) {
+            (Pattern::TwoFour, _) => weights.iter().map(masks::two_of_four).collect(),
+            (_, Scope::Deviation) => {
+                let quality = self.quality.unwrap_or(0.0);
+                weights.iter().map(|weight| masks::by_deviation(weight, quality)).collect()
+            }
+            (pattern, Scope::Global) => masks::by_sparsity(weights, sparsity, pattern),
+            (pattern, Scope::Layer) => weights
+                .iter()
+                .flat_map(|weight| masks::by_sparsity(std::slice::from_ref(weight), sparsity, pattern))
+                .collect(),
+        }
+    }
+
     pub(crate) fn check(&self, fields: &Fields<'_>) -> Result<(), CompressError> {
         let decided = self.scope == Scope::Deviation || self.pattern == Pattern::TwoFour;
         match (self.sparsity, decided) {
@@ -158,5 +235,35 @@ impl Magnitude {
         }
         self.layers.check(fields)?;
         self.fine_tune.iter().try_for_each(|tuning| tuning.check(&fields.within("fine_tune.")))
+    }
+}
+
+impl Compressor for Magnitude {
+    fn compress(&self, network: Network, context: &mut Context<'_>) -> Result<Network, CompressError> {
+        self.check(&Fields::new(context.key()))?;
+        let names: Vec<String> = {
+            let graph = network.graph();
+            self.layers.of(graph)?.into_iter().map(|layer| weight_name(graph, layer)).collect()
+        };
+        let mut network = network.to_f32();
+        let weights = dense(&network, &names)?;
+        let elements: usize = weights.iter().map(ArrayD::len).sum();
+        let zeros = weights.iter().flat_map(|weight| weight.iter()).filter(|&&value| value == 0.0).count();
+        drop(weights);
+        let levels = self.levels(zeros as f64 / elements.max(1) as f64);
+        for (stage, &sparsity) in levels.iter().enumerate() {
+            let mut weights = dense(&network, &names)?;
+            let masks = self.masks(&weights, sparsity);
+            for (weight, mask) in weights.iter_mut().zip(&masks) {
+                weight.zip_mut_with(mask, |value, &keep| *value = if keep { *value } else { 0.0 });
+            }
+            network = replace(network, names.iter().cloned().zip(weights.into_iter().map(Weight::F32)))?;
+            if let Some(tuning) = self.tuning(stage + 1 == levels.len()) {
+                let masks = masks.into_iter().map(Constraint::Mask);
+                let constraints: BTreeMap<_, _> = names.iter().cloned().zip(masks).collect();
+                network = context.fine_tune(&network, &tuning, constraints, None, &format!("level-{stage}"))?;
+            }
+        }
+        Ok(network)
     }
 }

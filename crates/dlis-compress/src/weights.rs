@@ -1,0 +1,31 @@
+//! Taking weights out of a network and putting them back.
+
+use dlis_formats::Weight;
+use dlis_model::{Graph, Network, WeightError};
+use ndarray::ArrayD;
+
+/// Full name of a layer's weight.
+pub(crate) fn weight_name(graph: &Graph, layer: usize) -> String {
+    format!("{}.weight", graph.layers()[layer].name)
+}
+
+/// These weights as dense f32 in row-major order.
+pub(crate) fn dense(network: &Network, names: &[String]) -> Result<Vec<ArrayD<f32>>, WeightError> {
+    names
+        .iter()
+        .map(|name| match network.weights().get(name) {
+            Some(weight) => Ok(weight.to_f32().as_standard_layout().into_owned()),
+            None => Err(WeightError::Missing { name: name.clone(), expected: Vec::new() }),
+        })
+        .collect()
+}
+
+/// The network with some weights replaced.
+pub(crate) fn replace(
+    network: Network,
+    changed: impl IntoIterator<Item = (String, Weight)>,
+) -> Result<Network, WeightError> {
+    let (graph, mut weights) = network.into_parts();
+    weights.extend(changed);
+    Network::new(graph, weights)
+}
