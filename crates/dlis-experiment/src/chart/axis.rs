@@ -5,56 +5,97 @@ use std::ops::Range;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 
-use super::Quantity;
 use crate::quantity;
+
+/// What an axis measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// 0 to 1, shown as a percentage.
+    Share,
+    /// Nanoseconds.
+    Time,
+    /// Bytes.
+    Size,
+    /// How many times something; shown as `2x`.
+    Factor,
+    /// A plain number.
+    Number,
+}
+
+impl Kind {
+    /// Whether equal ratios of it are equal distances.
+    const fn is_log(self) -> bool {
+        matches!(self, Self::Time | Self::Size | Self::Factor)
+    }
+}
 
 /// The axis of a quantity. Positions on it are logarithms where the scale is logarithmic.
 #[derive(Debug)]
-pub(super) struct Axis {
-    quantity: Quantity,
+pub(crate) struct Axis {
+    kind: Kind,
+    log: bool,
     range: Range<f64>,
     ticks: Vec<f64>,
 }
 
 impl Axis {
     /// An axis for these values and a margin around them.
-    pub(super) fn new(quantity: Quantity, values: impl Iterator<Item = f64>) -> Self {
-        let axis = Self { quantity, range: 0.0..1.0, ticks: Vec::new() };
-        let positions: Vec<f64> = values.map(|value| axis.at(value)).collect();
+    pub(crate) fn new(kind: Kind, values: impl Iterator<Item = f64>) -> Self {
+        let log = kind.is_log();
+        let axis = Self { kind, log, range: 0.0..1.0, ticks: Vec::new() };
+        let positions: Vec<f64> = values.map(|value| axis.at(value)).filter(|at| at.is_finite()).collect();
         let low = positions.iter().copied().reduce(f64::min).unwrap_or(0.0);
         let high = positions.iter().copied().reduce(f64::max).unwrap_or(1.0);
-        let margin = ((high - low) * 0.06).max(if axis.is_log() { 0.04 } else { 0.005 });
+        let margin = ((high - low) * 0.06).max(if log { 0.04 } else { 0.005 });
         let range = low - margin..high + margin;
-        let ticks = if axis.is_log() { log_ticks(&range) } else { linear_ticks(&range) };
-        Self { quantity, range, ticks }
+        let ticks = if log { log_ticks(&range) } else { linear_ticks(&range) };
+        Self { range, ticks, ..axis }
     }
 
-    fn is_log(&self) -> bool {
-        self.quantity != Quantity::Accuracy
+    /// A linear axis from 0, for bars, whose lengths are compared.
+    pub(crate) fn from_zero(kind: Kind, values: impl Iterator<Item = f64>) -> Self {
+        let high = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
+        let range = 0.0..if high > 0.0 { high * 1.08 } else { 1.0 };
+        let ticks = linear_ticks(&range);
+        Self { kind, log: false, range, ticks }
     }
 
     /// Where a value is.
-    pub(super) fn at(&self, value: f64) -> f64 {
-        if self.is_log() { value.log10() } else { value }
+    pub(crate) fn at(&self, value: f64) -> f64 {
+        if self.log { value.log10() } else { value }
     }
 
-    pub(super) fn scale(&self) -> Scale {
+    /// The positions it begins and ends at.
+    pub(crate) fn scale_ends(&self) -> (f64, f64) {
+        (self.range.start, self.range.end)
+    }
+
+    pub(crate) fn scale(&self) -> Scale {
         Scale { inner: self.range.clone().into(), ticks: self.ticks.clone() }
     }
 
     /// The label of a position.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a label of a size drawn to scale")]
-    pub(super) fn label(&self, at: f64) -> String {
-        match self.quantity {
-            Quantity::Accuracy => quantity::share(at).to_string(),
-            Quantity::Latency => plain(quantity::time(10_f64.powf(at)).to_string()),
-            Quantity::Memory => plain(quantity::bytes(10_f64.powf(at).round() as u64).to_string()),
+    pub(crate) fn label(&self, at: f64) -> String {
+        let value = if self.log { 10_f64.powf(at) } else { at };
+        match self.kind {
+            Kind::Share => quantity::share(value).to_string(),
+            Kind::Time => plain(quantity::time(value).to_string()),
+            Kind::Size => plain(quantity::bytes(value.round() as u64).to_string()),
+            Kind::Factor => format!("{}x", trimmed(value)),
+            Kind::Number => trimmed(value),
         }
     }
 }
 
+/// With at most three digits after the point.
+fn trimmed(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A linear scale with ticks of our own choice.
-pub(super) struct Scale {
+pub(crate) struct Scale {
     inner: RangedCoordf64,
     ticks: Vec<f64>,
 }
@@ -119,24 +160,34 @@ fn linear_ticks(range: &Range<f64>) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn labels(quantity: Quantity, values: &[f64]) -> Vec<String> {
-        let axis = Axis::new(quantity, values.iter().copied());
+    fn labels(kind: Kind, values: &[f64]) -> Vec<String> {
+        let axis = Axis::new(kind, values.iter().copied());
         axis.ticks.iter().map(|tick| axis.label(*tick)).collect()
     }
 
     #[test]
     fn ticks_are_round_and_within_the_values() {
-        assert_eq!(labels(Quantity::Latency, &[1.1e6, 230e6]), ["1 ms", "3 ms", "10 ms", "30 ms", "100 ms", "300 ms"]);
-        assert_eq!(labels(Quantity::Memory, &[18.7e6, 62.9e6]), ["20 MB", "30 MB", "40 MB", "50 MB", "60 MB"]);
-        assert_eq!(labels(Quantity::Accuracy, &[0.92, 0.95]), ["92.0 %", "93.0 %", "94.0 %", "95.0 %"]);
+        assert_eq!(labels(Kind::Time, &[1.1e6, 230e6]), ["1 ms", "3 ms", "10 ms", "30 ms", "100 ms", "300 ms"]);
+        assert_eq!(labels(Kind::Size, &[18.7e6, 62.9e6]), ["20 MB", "30 MB", "40 MB", "50 MB", "60 MB"]);
+        assert_eq!(labels(Kind::Share, &[0.92, 0.95]), ["92.0 %", "93.0 %", "94.0 %", "95.0 %"]);
+    }
+
+    #[test]
+    fn bars_start_at_zero_and_factors_are_logarithmic() {
+        let axis = Axis::from_zero(Kind::Time, [8e6, 21e6].into_iter());
+        assert_eq!((axis.range.start, axis.at(5.0)), (0.0, 5.0));
+        assert_eq!(axis.label(10e6), "10 ms");
+        assert!(axis.range.end > 21e6 && Axis::from_zero(Kind::Time, [].into_iter()).range.end > 0.0);
+        assert_eq!(labels(Kind::Factor, &[0.04, 22.0])[3], "1x");
+        assert_eq!(labels(Kind::Number, &[0.0, 0.2])[1], "0.05");
     }
 
     #[test]
     fn one_value_or_none_makes_an_axis() {
         for values in [&[][..], &[1e6][..]] {
-            let axis = Axis::new(Quantity::Latency, values.iter().copied());
+            let axis = Axis::new(Kind::Time, values.iter().copied());
             assert!(axis.range.start < axis.range.end);
         }
-        assert!(!labels(Quantity::Accuracy, &[0.93]).is_empty());
+        assert!(!labels(Kind::Share, &[0.93]).is_empty());
     }
 }

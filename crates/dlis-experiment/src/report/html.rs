@@ -6,7 +6,7 @@ use crate::table::{Column, columns};
 use crate::{Record, StackLayer};
 
 const PAGE: &str = include_str!("assets/page.html");
-const CSS: &str = include_str!("assets/report.css");
+pub(crate) const CSS: &str = include_str!("assets/report.css");
 const PLOT_JS: &str = include_str!("assets/plot.js");
 const REPORT_JS: &str = include_str!("assets/report.js");
 
@@ -39,7 +39,16 @@ pub fn html(title: &str, records: &[Record]) -> String {
     let json = serde_json::to_string(&data).expect("records have a JSON form");
     let js = [PLOT_JS, REPORT_JS].concat().replace("\"use strict\";\n", "");
     let js = format!("\"use strict\";\n{js}");
-    fill(&[("title", &escape(title)), ("css", CSS), ("data", &in_script(&json)), ("js", &js)])
+    // A plot that can't be drawn is no reason to do without the page; writing the report tells of it.
+    let compression = super::compression(records).ok().flatten();
+    let compression = compression.as_ref().map_or_else(String::new, crate::page::section_html);
+    fill(&[
+        ("title", &escape(title)),
+        ("css", CSS),
+        ("data", &in_script(&json)),
+        ("js", &js),
+        ("compression", &compression),
+    ])
 }
 
 /// Fills the template in one pass, so that nothing filled in is taken for a place to fill.
@@ -56,7 +65,7 @@ fn fill(values: &[(&str, &str)]) -> String {
     page
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -72,7 +81,7 @@ mod tests {
     #[test]
     fn every_place_of_the_template_is_filled() {
         let names: Vec<&str> = PAGE.split("{{").skip(1).filter_map(|place| Some(place.split_once("}}")?.0)).collect();
-        assert_eq!(names, ["title", "css", "title", "data", "js"]);
+        assert_eq!(names, ["title", "css", "title", "compression", "data", "js"]);
         assert!(!PLOT_JS.contains("</script") && !REPORT_JS.contains("</script") && !CSS.contains("</style"));
     }
 

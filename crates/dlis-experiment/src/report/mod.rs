@@ -1,6 +1,7 @@
 //! The report: one HTML page that needs no network, SVG copies of its plots, and a CSV table.
 
 mod atomic;
+mod compression;
 mod csv;
 mod html;
 mod svg;
@@ -8,9 +9,13 @@ mod svg;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use compression::{compression, slower_points};
 pub use csv::csv;
 pub use html::html;
 pub use svg::{Plot, svg};
+
+pub(crate) use compression::{choose, thread_counts};
+pub(crate) use html::{CSS, escape};
 
 use crate::Record;
 
@@ -45,12 +50,13 @@ pub struct ReportFiles {
     pub html: PathBuf,
     /// `records.csv`
     pub csv: PathBuf,
-    /// `accuracy-latency.svg` and so on, in the order of [`Plot::ALL`].
+    /// `accuracy-latency.svg` and so on, in the order of [`Plot::ALL`]; then those of [`compression`], if
+    /// anything was compressed.
     pub svgs: Vec<PathBuf>,
 }
 
 /// Writes the report on `records` into `folder`, which is made if it is not there: `report.html`,
-/// `records.csv`, and an SVG file for each [`Plot`]. Each file is replaced as a whole or not at all.
+/// `records.csv`, an SVG file for each [`Plot`] and, if anything was compressed, those on compression. Each file is replaced as a whole or not at all.
 ///
 /// # Errors
 ///
@@ -69,17 +75,24 @@ pub fn write(folder: impl AsRef<Path>, title: &str, records: &[Record]) -> Resul
         return Err(ReportError::Empty);
     }
     std::fs::create_dir_all(folder).map_err(|source| ReportError::Io { path: folder.to_owned(), source })?;
-    let save = |name: &str, text: &str| {
-        let path = folder.join(name);
-        atomic::write(&path, text.as_bytes()).map_err(|source| ReportError::Io { path: path.clone(), source })?;
-        Ok(path)
-    };
     let mut svgs = Vec::new();
     for plot in Plot::ALL {
         let name = plot.file_name();
         let text = svg(plot, records).map_err(|message| ReportError::Draw { path: folder.join(name), message })?;
-        svgs.push(save(name, &text)?);
+        svgs.push(save(folder, name, &text)?);
     }
-    let csv = save("records.csv", &csv(records))?;
-    Ok(ReportFiles { html: save("report.html", &html(title, records))?, csv, svgs })
+    let compression =
+        compression(records).map_err(|message| ReportError::Draw { path: folder.join("compression.svg"), message })?;
+    for drawing in compression.iter().flat_map(|section| &section.figures) {
+        svgs.push(save(folder, &drawing.file_name, &drawing.svg)?);
+    }
+    let csv = save(folder, "records.csv", &csv(records))?;
+    Ok(ReportFiles { html: save(folder, "report.html", &html(title, records))?, csv, svgs })
+}
+
+/// Writes a file of a folder, as a whole or not at all.
+pub(crate) fn save(folder: &Path, name: &str, text: &str) -> Result<PathBuf, ReportError> {
+    let path = folder.join(name);
+    atomic::write(&path, text.as_bytes()).map_err(|source| ReportError::Io { path: path.clone(), source })?;
+    Ok(path)
 }

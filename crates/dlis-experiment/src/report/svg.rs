@@ -1,30 +1,13 @@
 //! The plots as SVG files, for papers and places where no script runs.
 
-mod axis;
-
 use dlis_eval::pareto::Objective::{self, Maximise, Minimise};
 use dlis_eval::pareto::front;
-use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use crate::chart::{Area, Axis, COLOURS, GRID, INK, Kind, MUTED, Sign, draw_legend, draw_mark};
 use crate::{Record, StackLayer};
-use axis::Axis;
 
 const SIZE: (u32, u32) = (760, 520);
-const INK: RGBColor = RGBColor(27, 35, 48);
-const MUTED: RGBColor = RGBColor(93, 104, 121);
-const GRID: RGBColor = RGBColor(236, 239, 243);
-/// Of the networks; the same as on the page.
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(37, 99, 201),
-    RGBColor(210, 84, 27),
-    RGBColor(22, 132, 106),
-    RGBColor(138, 63, 192),
-    RGBColor(184, 134, 11),
-    RGBColor(194, 47, 109),
-    RGBColor(75, 106, 134),
-    RGBColor(91, 125, 30),
-];
 
 /// A plot of one figure against another, with its front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +69,14 @@ impl Quantity {
         }
     }
 
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Accuracy => Kind::Share,
+            Self::Latency => Kind::Time,
+            Self::Memory => Kind::Size,
+        }
+    }
+
     const fn objective(self) -> Objective {
         match self {
             Self::Accuracy => Maximise,
@@ -118,8 +109,6 @@ pub fn svg(plot: Plot, records: &[Record]) -> Result<String, String> {
     Ok(text)
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
 fn draw(root: &Area<'_>, plot: Plot, records: &[Record]) -> Result<(), Box<dyn std::error::Error>> {
     let (x, y) = plot.axes();
     let values: Vec<[f64; 2]> = records.iter().map(|record| [x.of(record), y.of(record)]).collect();
@@ -135,10 +124,17 @@ fn draw(root: &Area<'_>, plot: Plot, records: &[Record]) -> Result<(), Box<dyn s
     root.fill(&WHITE)?;
     let title = ("sans-serif", 20).into_font().style(FontStyle::Bold).color(&INK);
     root.draw(&Text::new(plot.title(), (20, 14), title))?;
-    let head = draw_legend(root, &networks, &backends, records.iter().any(|record| record.latency.noisy))?;
+    let noisy = records.iter().any(|record| record.latency.noisy);
+    let colours = networks.iter().enumerate().map(|(i, name)| (&**name, Sign::Mark(0, COLOURS[i % COLOURS.len()])));
+    let shapes = backends.iter().enumerate().map(|(i, name)| (&**name, Sign::Mark(i, MUTED)));
+    let hollow = noisy.then_some(("noisy", Sign::Hollow(0, MUTED)));
+    let legend = colours.chain(shapes).chain(hollow).chain([("front", Sign::Line(INK.mix(0.5), false))]);
+    let head = draw_legend(root, legend, (26, 53), 740)?;
 
-    let (x_axis, y_axis) =
-        (Axis::new(x, values.iter().map(|value| value[0])), Axis::new(y, values.iter().map(|value| value[1])));
+    let (x_axis, y_axis) = (
+        Axis::new(x.kind(), values.iter().map(|value| value[0])),
+        Axis::new(y.kind(), values.iter().map(|value| value[1])),
+    );
     let (_, below) = root.split_vertically(head.min(SIZE.1 / 2));
     let mut chart = ChartBuilder::on(&below)
         .margin_right(24)
@@ -184,73 +180,4 @@ fn draw(root: &Area<'_>, plot: Plot, records: &[Record]) -> Result<(), Box<dyn s
         draw_mark(root, place(index), shape, colour, records[index].latency.noisy)?;
     }
     Ok(())
-}
-
-/// Draws a mark, hollow or filled.
-fn draw_mark(
-    area: &Area<'_>,
-    (x, y): (i32, i32),
-    shape: usize,
-    colour: RGBAColor,
-    hollow: bool,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let styles: &[ShapeStyle] = if hollow { &[WHITE.filled(), colour.stroke_width(2)] } else { &[colour.filled()] };
-    let polygon = |corners: &[(i32, i32)], style: &ShapeStyle| {
-        let mut corners: Vec<(i32, i32)> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
-        if style.filled {
-            return area.draw(&Polygon::new(corners, *style));
-        }
-        corners.extend_from_within(..1);
-        area.draw(&PathElement::new(corners, *style))
-    };
-    for style in styles {
-        match shape % 5 {
-            0 => area.draw(&Circle::new((x, y), 6, *style))?,
-            1 => area.draw(&Rectangle::new([(x - 5, y - 5), (x + 5, y + 5)], *style))?,
-            2 => polygon(&[(0, -7), (7, 5), (-7, 5)], style)?,
-            3 => polygon(&[(0, -8), (8, 0), (0, 8), (-8, 0)], style)?,
-            _ => polygon(&[(-7, -3), (0, 7), (7, -3)], style)?,
-        }
-    }
-    Ok(())
-}
-
-/// A mark of the legend: a shape in a colour, the hollow one of noisy records, or the line of the front.
-#[derive(Clone, Copy)]
-enum Sign {
-    Mark(usize, RGBColor),
-    Hollow,
-    Line,
-}
-
-/// Draws the legend from the left, in as many rows as it takes, and returns the height of the head.
-fn draw_legend(
-    area: &Area<'_>,
-    networks: &[String],
-    backends: &[String],
-    noisy: bool,
-) -> Result<u32, Box<dyn std::error::Error>> {
-    const LEFT: i32 = 26;
-    const RIGHT: i32 = 740;
-    const ROW: i32 = 22;
-    let colours = networks.iter().enumerate().map(|(i, name)| (&**name, Sign::Mark(0, COLOURS[i % COLOURS.len()])));
-    let shapes = backends.iter().enumerate().map(|(i, name)| (&**name, Sign::Mark(i, MUTED)));
-    let hollow = noisy.then_some(("noisy", Sign::Hollow));
-    let (mut x, mut y) = (LEFT, 53);
-    for (name, sign) in colours.chain(shapes).chain(hollow).chain([("front", Sign::Line)]) {
-        let lead = if matches!(sign, Sign::Line) { 27 } else { 13 };
-        // No font is loaded: the width is a guess on the safe side.
-        let width = lead + i32::try_from(name.chars().count()).unwrap_or(RIGHT).min(RIGHT) * 7;
-        if x > LEFT && x + width > RIGHT {
-            (x, y) = (LEFT, y + ROW);
-        }
-        match sign {
-            Sign::Mark(shape, colour) => draw_mark(area, (x, y), shape, colour.into(), false)?,
-            Sign::Hollow => draw_mark(area, (x, y), 0, MUTED.into(), true)?,
-            Sign::Line => area.draw(&PathElement::new([(x, y), (x + 20, y)], INK.mix(0.5).stroke_width(2)))?,
-        }
-        area.draw(&Text::new(name.to_owned(), (x + lead, y - 8), ("sans-serif", 14).into_font().color(&INK)))?;
-        x += width + 24;
-    }
-    Ok(u32::try_from(y + ROW).unwrap_or(0))
 }
