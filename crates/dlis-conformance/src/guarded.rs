@@ -22,10 +22,10 @@ impl Guarded {
         Self { bytes, len, guard }
     }
 
-    /// A copy of floats.
-    pub(crate) fn of(values: &[f32], guard: u8) -> Self {
-        let mut guarded = Self::new(size_of_val(values), 0, guard);
-        guarded.f32_mut().copy_from_slice(values);
+    /// A copy of bytes.
+    pub(crate) fn of_bytes(bytes: &[u8], guard: u8) -> Self {
+        let mut guarded = Self::new(bytes.len(), 0, guard);
+        guarded.bytes_mut().copy_from_slice(bytes);
         guarded
     }
 
@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn the_guards_notice_a_write() {
-        let mut guarded = Guarded::of(&[1.0, 2.0, 3.0], 0xa5);
+        let mut guarded = Guarded::of_bytes(&[0x3f; 12], 0xa5);
+        assert_eq!((guarded.bytes(), guarded.breach()), (&[0x3f; 12][..], None));
         assert!(guarded.bytes().as_ptr().addr().is_multiple_of(AlignedBytes::ALIGNMENT));
         guarded.f32_mut().fill(4.0);
         assert_eq!((guarded.f32(), guarded.breach()), (&[4.0; 3][..], None));

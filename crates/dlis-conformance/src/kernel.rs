@@ -1,14 +1,13 @@
 //! One case on one kernel.
 
 use dlis_backend::{
-    AlignedBytes, Executor, Io, Kernel, KernelId, OpSpec, OpWeights, Parallel, Prepared, Schedule, Scratch, Serial,
-    Support, View, ViewMut,
+    AlignedBytes, Executor, Kernel, KernelId, OpSpec, OpWeights, Parallel, Prepared, Schedule, Serial, Support,
 };
 use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 
+use crate::call::Operands;
 use crate::case::Case;
-use crate::guarded::Guarded;
 use crate::outcome::{Outcome, guard_panics};
 use crate::reference::{Expected, reference};
 use crate::tensor::Tensor;
@@ -29,11 +28,9 @@ pub struct Setup<'a> {
 }
 
 /// Every byte of a NaN, in f16 and f32: whatever is read before it is written poisons the result.
-const NAN: u8 = 0xff;
+pub(crate) const NAN: u8 = 0xff;
 /// Bytes of an ordinary number, as f32 about 0.75: a maximum swallows it less easily than it does NaN.
-const NUMBER: u8 = 0x3f;
-/// What guards around memory that is written are filled with.
-const GUARD: u8 = 0xa5;
+pub(crate) const NUMBER: u8 = 0x3f;
 
 /// Runs a case on a kernel, in every layout and weight format that the kernel supports.
 pub fn check_kernel(kernel: &dyn Kernel, case: &Case, setup: &Setup<'_>) -> Outcome {
@@ -75,14 +72,14 @@ pub(crate) fn for_each_variant(
 }
 
 /// What tells one variant of a case from another.
-fn describe(op: &OpSpec) -> String {
+pub(crate) fn describe(op: &OpSpec) -> String {
     let input = op.inputs.first().map_or(op.output.layout, |input| input.layout);
     let format = op.weight.map_or_else(String::new, |format| format!(", weight {format}"));
     format!("{op}, {input} to {}{format}", op.output.layout)
 }
 
 /// What a kernel says of itself.
-fn check_claims(kernel: &dyn Kernel, op: &OpSpec) -> Result<(), String> {
+pub(crate) fn check_claims(kernel: &dyn Kernel, op: &OpSpec) -> Result<(), String> {
     let id = kernel.id();
     if id.op() != op.operation.name() {
         return Err(format!("`{id}` supports an operation of another name"));
@@ -107,9 +104,15 @@ fn check_variant(
     let prepared = prepare(kernel, case, op, weight.as_ref(), setup.hardware)?;
     // A kernel must not need its weights any more.
     drop(weight);
+    let bytes = |tensor: &Tensor, layout| tensor.in_layout(layout).into_iter().flat_map(f32::to_ne_bytes).collect();
+    let operands = Operands {
+        op,
+        inputs: case.inputs.iter().zip(&op.inputs).map(|(tensor, spec)| bytes(tensor, spec.layout)).collect(),
+        residual: case.residual.as_ref().map(|residual| bytes(residual, op.output.layout)),
+    };
     let run = |executor, schedule, garbage, slack| {
-        let parallel = Parallel::new(executor, schedule);
-        Call { case, op, garbage, slack }.run(&*prepared, parallel)
+        let output = operands.run(&*prepared, Parallel::new(executor, schedule), garbage, slack)?;
+        Ok::<_, String>(floats(&output))
     };
     let first = run(&Serial, Schedule::Static, NAN, 0)?;
     let found = Tensor::from_layout(case.output_dims(), op.output.layout, &first);
@@ -140,43 +143,9 @@ pub(crate) fn prepare(
     kernel.prepare_checked(op, weights, hardware).map_err(|error| format!("supported, but not prepared: {error}"))
 }
 
-/// One call of a prepared operation.
-struct Call<'a> {
-    case: &'a Case,
-    op: &'a OpSpec,
-    /// What output and scratch are full of, and inputs surrounded by.
-    garbage: u8,
-    /// Bytes of scratch beyond those asked for: operations share the scratch of the greediest.
-    slack: usize,
-}
-
-impl Call<'_> {
-    /// The output, in the order of its layout.
-    fn run(&self, prepared: &dyn Prepared, parallel: Parallel<'_>) -> Result<Vec<f32>, String> {
-        let Self { case, op, garbage, slack } = *self;
-        let guarded = |tensor: &Tensor, layout| Guarded::of(&tensor.in_layout(layout), garbage);
-        let inputs: Vec<Guarded> =
-            case.inputs.iter().zip(&op.inputs).map(|(tensor, spec)| guarded(tensor, spec.layout)).collect();
-        let views: Vec<View<'_>> =
-            inputs.iter().zip(&op.inputs).map(|(input, &spec)| View::new(spec, input.bytes())).collect();
-        let residual = case.residual.as_ref().map(|residual| guarded(residual, op.output.layout));
-        let threads = parallel.threads();
-        let footprint = prepared.footprint(threads);
-        let scratch = |bytes| AlignedBytes::round_up(bytes) + slack;
-        let mut shared = Guarded::new(scratch(footprint.scratch_bytes), garbage, GUARD);
-        let mut workers = Guarded::new(scratch(footprint.worker_scratch_bytes) * threads, garbage, GUARD);
-        let mut output = Guarded::new(op.output.bytes(), garbage, GUARD);
-        let residual_view = residual.as_ref().map(|residual| View::new(op.output, residual.bytes()));
-        let mut io = Io::new(&views, residual_view, ViewMut::new(op.output, output.bytes_mut()));
-        let mut memory = Scratch::new(shared.bytes_mut(), workers.bytes_mut(), threads);
-        prepared.run(&mut io, &mut memory, parallel);
-        for (what, memory) in [("output", &output), ("shared scratch", &shared), ("workers' scratch", &workers)] {
-            if let Some(place) = memory.breach() {
-                return Err(format!("writes {place} of the {what}"));
-            }
-        }
-        Ok(output.f32().to_vec())
-    }
+/// The floats that these bytes are.
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)).collect()
 }
 
 /// Whether two results are the same bits, NaN being NaN whatever its payload.

@@ -61,6 +61,9 @@
 //! program of each case. [`any_case`] is a proptest strategy for the shapes nobody thought of; pass what
 //! it makes to [`check_kernel`] or [`check_backend`].
 //!
+//! Kernels for u8 activations are proved by [`prove_quantized`] with [`quantized_cases`], and must agree with
+//! [`quantized_reference`] to the bit; its report is [merged](Report::merge) with the other.
+//!
 //! An executor is proved by [`prove_executor`].
 //!
 //! # The contract
@@ -84,11 +87,13 @@
 #![deny(unsafe_code)]
 
 mod backend;
+mod call;
 mod case;
 mod executor;
 mod guarded;
 mod kernel;
 mod outcome;
+mod quantized;
 mod random;
 mod reference;
 mod report;
@@ -103,6 +108,10 @@ pub use case::{Case, InvalidCase};
 pub use executor::{BrokenPromise, prove_executor};
 pub use kernel::{Setup, check_kernel};
 pub use outcome::Outcome;
+pub use quantized::{
+    Elements, Flavour, QuantizedCase, any_quantized_case, check_quantized, prove_quantized, quantized_cases,
+    quantized_reference,
+};
 pub use random::any_case;
 pub use reference::{Element, Expected, reference};
 pub use report::{Report, Tally, Unproven};

@@ -89,6 +89,13 @@ impl Report {
         }
     }
 
+    /// The same report without the kernels that `keep` says no to.
+    #[must_use]
+    pub fn retain(mut self, keep: impl Fn(&KernelId) -> bool) -> Self {
+        self.kernels.retain(|kernel, _| keep(kernel));
+        self
+    }
+
     /// Every kernel and what became of it.
     pub fn kernels(&self) -> impl Iterator<Item = (&KernelId, &Tally)> {
         self.kernels.iter()

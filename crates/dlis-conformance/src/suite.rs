@@ -24,13 +24,12 @@ pub fn prove_kernels(kernels: &[&dyn Kernel], cases: &[Case], setup: &Setup<'_>)
         let expected = reference(case);
         for &kernel in kernels {
             let id = kernel.id();
-            let own = level_of(&id);
-            if own.is_some_and(|own| !setup.hardware.supports(own)) {
+            if !setup.hardware.has_isa(id.isa()) {
                 continue;
             }
             for (level, hardware) in &levels {
                 let outcome = check_against(kernel, case, &expected, &Setup { hardware, ..*setup });
-                if own.is_some_and(|own| !hardware.supports(own)) {
+                if !hardware.has_isa(id.isa()) {
                     if outcome.is_passed() {
                         report.fault(format!("{id}: supports {case:?} on a machine limited to {level}"));
                     }
@@ -50,7 +49,7 @@ pub fn prove_backend(backend: &dyn Backend, cases: &[Case], tolerance: fn(&Kerne
         let expected = reference(case);
         for &kernel in backend.kernels() {
             let id = kernel.id();
-            if level_of(&id).is_some_and(|own| !backend.hardware().supports(own)) {
+            if !backend.hardware().has_isa(id.isa()) {
                 continue;
             }
             let outcome = crate::backend::check_against(backend, kernel, case, &expected, tolerance(&id));
@@ -61,12 +60,12 @@ pub fn prove_backend(backend: &dyn Backend, cases: &[Case], tolerance: fn(&Kerne
 }
 
 /// A report that knows of names used twice and of what the machine lacks.
-fn start(ids: impl Iterator<Item = KernelId>, hardware: &Hardware) -> Report {
+pub(crate) fn start(ids: impl Iterator<Item = KernelId>, hardware: &Hardware) -> Report {
     let mut report = Report::default();
     let mut seen = BTreeSet::new();
     for id in ids {
-        if let Some(level) = level_of(&id).filter(|&level| !hardware.supports(level)) {
-            report.skip(&id, format!("this machine has no {level}"));
+        if !hardware.has_isa(id.isa()) {
+            report.skip(&id, format!("this machine has no {}", id.isa()));
         }
         if !seen.insert(id.clone()) {
             report.fault(format!("two kernels are called `{id}`"));
@@ -76,9 +75,4 @@ fn start(ids: impl Iterator<Item = KernelId>, hardware: &Hardware) -> Report {
         report.note(format!("nothing ran at {level}, which this machine lacks"));
     }
     report
-}
-
-/// The SIMD level that a kernel's name ends in, if it is not a library's.
-fn level_of(id: &KernelId) -> Option<SimdLevel> {
-    id.isa().parse().ok()
 }

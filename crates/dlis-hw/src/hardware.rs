@@ -100,6 +100,21 @@ impl Hardware {
         self.isa_flags.iter().any(|f| f == flag)
     }
 
+    /// Whether code named `isa` may be used: a [`SimdLevel`]'s name, or that and an extension, as in
+    /// `avx512-vnni` (the flag `avx512_vnni`) or `avx2-vnni` (`avx_vnni`). Other names, such as a library's, always
+    /// may.
+    ///
+    /// ```
+    /// let hw = dlis_hw::Hardware::detect().with_simd(dlis_hw::SimdLevel::Portable);
+    /// assert!(hw.has_isa("portable") && !hw.has_isa("avx2") && !hw.has_isa("avx512-vnni"));
+    /// ```
+    pub fn has_isa(&self, isa: &str) -> bool {
+        let (level, extension) = isa.split_once('-').map_or((isa, None), |(level, rest)| (level, Some(rest)));
+        let Ok(level) = level.parse::<SimdLevel>() else { return true };
+        let prefix = if level == SimdLevel::Avx2 { "avx" } else { level.name() };
+        self.supports(level) && extension.is_none_or(|extension| self.has_flag(&format!("{prefix}_{extension}")))
+    }
+
     /// The same machine limited to SIMD levels up to `level`, and to the extensions that belong to them:
     /// forces the lower kernels. It never adds a level, so `Avx2` on an aarch64 machine leaves NEON.
     ///

@@ -61,7 +61,7 @@ pub(crate) fn common_layout(op: &OpSpec) -> Option<Layout> {
 }
 
 /// Whether inputs and output have the extents that the operation gives them.
-fn extents_agree(op: &OpSpec) -> bool {
+pub(crate) fn extents_agree(op: &OpSpec) -> bool {
     let dims = |spec: &TensorSpec| [spec.batch, spec.channels, spec.height, spec.width];
     let out = op.output;
     let output = dims(&out);

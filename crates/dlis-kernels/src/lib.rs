@@ -44,6 +44,7 @@ mod elementwise;
 mod epilogue;
 mod linear;
 mod pool;
+mod quantized;
 mod reorder;
 mod simd;
 mod softmax;
@@ -60,7 +61,7 @@ pub fn kernels() -> &'static [&'static dyn Kernel] {
     static ALL: LazyLock<Vec<&dyn Kernel>> = LazyLock::new(|| {
         let others =
             [linear::KERNELS, pool::KERNELS, elementwise::KERNELS, softmax::KERNELS, concat::KERNELS, reorder::KERNELS];
-        [conv2d::KERNELS.concat(), others.concat()].concat()
+        [conv2d::KERNELS.concat(), others.concat(), quantized::KERNELS.concat()].concat()
     });
     &ALL
 }

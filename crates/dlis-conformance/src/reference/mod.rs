@@ -15,7 +15,7 @@
 //! padding of a convolution contributes nothing (not zero times the weight).
 
 mod channels;
-mod window;
+pub(crate) mod window;
 
 use dlis_backend::Operation;
 use dlis_model::Activation;

@@ -15,7 +15,11 @@ fn position(window: &Window, dims: [usize; 4], output: [usize; 2], tap: [usize; 
 }
 
 /// The input positions that the window of one output sees, with their taps.
-fn positions(window: Window, dims: [usize; 4], output: [usize; 2]) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
+pub(crate) fn positions(
+    window: Window,
+    dims: [usize; 4],
+    output: [usize; 2],
+) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
     let taps = (0..window.kernel[0]).flat_map(move |y| (0..window.kernel[1]).map(move |x| [y, x]));
     taps.filter_map(move |tap| Some((tap, position(&window, dims, output, tap)?)))
 }

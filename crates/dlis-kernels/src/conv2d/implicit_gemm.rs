@@ -59,7 +59,7 @@ impl<S: Simd> ImplicitGemm<S> {
 }
 
 /// The convolution that an operation amounts to.
-fn as_conv(operation: &Operation) -> Option<Conv2d> {
+pub(crate) fn as_conv(operation: &Operation) -> Option<Conv2d> {
     match *operation {
         Operation::Conv2d(conv) => Some(conv),
         Operation::Linear(linear) => Some(Conv2d {

@@ -1,0 +1,126 @@
+//! Quantised cases on kernels, compared bit for bit.
+
+use dlis_backend::{AlignedBytes, Kernel, OpSpec, Parallel, Schedule, Serial, Support};
+use dlis_formats::DType;
+use dlis_hw::{Hardware, SimdLevel};
+
+use super::case::{Elements, QuantizedCase};
+use super::reference::quantized_reference;
+use crate::call::Operands;
+use crate::kernel::{NAN, NUMBER, Setup, check_claims, describe, floats};
+use crate::outcome::{Outcome, guard_panics};
+use crate::report::Report;
+use crate::tensor::{indices, spec};
+
+/// Runs a quantised case on a kernel, in every layout and weight format that the kernel supports. The
+/// [tolerance](Setup::tolerance) plays no part: every bit must be right.
+pub fn check_quantized(kernel: &dyn Kernel, case: &QuantizedCase, setup: &Setup<'_>) -> Outcome {
+    check_against(kernel, case, &quantized_reference(case), setup)
+}
+
+/// Runs every quantised case on every kernel, as [`prove_kernels`](crate::prove_kernels) does for those of f32.
+pub fn prove_quantized(kernels: &[&dyn Kernel], cases: &[QuantizedCase], setup: &Setup<'_>) -> Report {
+    let mut report = crate::suite::start(kernels.iter().map(|kernel| kernel.id()), setup.hardware);
+    let levels: Vec<(SimdLevel, Hardware)> =
+        setup.hardware.simd_levels.iter().map(|&level| (level, setup.hardware.with_simd(level))).collect();
+    for case in cases {
+        let expected = quantized_reference(case);
+        for &kernel in kernels {
+            let id = kernel.id();
+            if !setup.hardware.has_isa(id.isa()) {
+                continue;
+            }
+            for (level, hardware) in &levels {
+                let outcome = check_against(kernel, case, &expected, &Setup { hardware, ..*setup });
+                if hardware.has_isa(id.isa()) {
+                    report.record(&id, &case.name, &format!(" at {level}"), outcome);
+                } else if outcome.is_passed() {
+                    report.fault(format!("{id}: supports {case:?} on a machine limited to {level}"));
+                }
+            }
+        }
+    }
+    report
+}
+
+fn check_against(kernel: &dyn Kernel, case: &QuantizedCase, expected: &Elements, setup: &Setup<'_>) -> Outcome {
+    let (mut passed, mut declined) = (0, None);
+    for op in case.variants() {
+        let checked = guard_panics("the kernel", || match kernel.support(&op, setup.hardware) {
+            Support::No(reason) if reason.is_empty() => Err("support says no without a reason".to_owned()),
+            Support::No(reason) => Ok(Some(reason.into_owned())),
+            Support::Yes => check_claims(kernel, &op)
+                .and_then(|()| check_variant(kernel, case, &op, expected, setup))
+                .map(|()| None),
+        });
+        match checked {
+            Ok(None) => passed += 1,
+            Ok(Some(reason)) => declined = declined.or(Some(reason)),
+            Err(detail) => return Outcome::Failed(format!("{}: {detail}", describe(&op))),
+        }
+    }
+    match declined {
+        Some(reason) if passed == 0 => Outcome::Unsupported(reason),
+        _ => Outcome::Passed { variants: passed },
+    }
+}
+
+fn check_variant(
+    kernel: &dyn Kernel,
+    case: &QuantizedCase,
+    op: &OpSpec,
+    expected: &Elements,
+    setup: &Setup<'_>,
+) -> Result<(), String> {
+    let weight = op.weight.and_then(|format| case.weight_in(format));
+    let prepared = kernel
+        .prepare_checked(op, case.weights(weight.as_ref()), setup.hardware)
+        .map_err(|error| format!("supported, but not prepared: {error}"))?;
+    // A kernel must not need its weights any more.
+    drop(weight);
+    let operands = Operands {
+        op,
+        inputs: case
+            .inputs
+            .iter()
+            .zip(&op.inputs)
+            .map(|(input, spec)| input.in_layout([spec.batch, spec.channels, spec.height, spec.width], spec.layout))
+            .collect(),
+        residual: case.residual.as_ref().map(|residual| residual.in_layout(case.output_dims(), op.output.layout)),
+    };
+    let wanted = expected.in_layout(case.output_dims(), op.output.layout);
+    let run = |executor, schedule, garbage, slack| {
+        let found = operands.run(&*prepared, Parallel::new(executor, schedule), garbage, slack)?;
+        same(case, op, &wanted, &found)
+    };
+    run(&Serial, Schedule::Static, NAN, 0)?;
+    run(&Serial, Schedule::Static, NUMBER, AlignedBytes::ALIGNMENT)
+        .map_err(|what| format!("in a second run, {what}: something is read before it is written, or out of bounds"))?;
+    for &executor in setup.executors {
+        for &schedule in setup.schedules {
+            run(executor, schedule, NAN, 0).map_err(|what| {
+                format!("with {} threads of {executor:?} under {schedule}, {what}", executor.threads())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether two results are the same bits, NaN being NaN whatever its payload.
+fn same(case: &QuantizedCase, op: &OpSpec, wanted: &[u8], found: &[u8]) -> Result<(), String> {
+    let differs: Option<(usize, String)> = if op.output.dtype == DType::U8 {
+        let at = wanted.iter().zip(found).position(|(a, b)| a != b);
+        at.map(|at| (at, format!("expected {}, found {}", wanted[at], found[at])))
+    } else {
+        let (wanted, found) = (floats(wanted), floats(found));
+        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        let at = wanted.iter().zip(&found).position(|pair| !same(pair));
+        at.map(|at| (at, format!("expected {:e}, found {:e}", wanted[at], found[at])))
+    };
+    let Some((at, what)) = differs else { return Ok(()) };
+    let [image, channel, row, column] = spec(case.output_dims(), op.output.layout).strides();
+    let place = indices(case.output_dims())
+        .find(|[n, c, y, x]| n * image + c * channel + y * row + x * column == at)
+        .map_or_else(String::new, |[n, c, y, x]| format!("at n={n} c={c} y={y} x={x}: "));
+    Err(format!("{place}{what}"))
+}

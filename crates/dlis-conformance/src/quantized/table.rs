@@ -1,0 +1,93 @@
+//! The shapes of the f32 cases, with quantised operands.
+
+use dlis_backend::Operation;
+use dlis_formats::DType;
+use proptest::prelude::*;
+
+use super::case::{Flavour, QuantizedCase};
+use crate::case::Case;
+
+const FLAVOURS: [Flavour; 4] = [Flavour::Plain, Flavour::FourBits, Flavour::Extreme, Flavour::Saturating];
+
+/// The hand-written cases, every quantised operation among them. Their names are unique.
+///
+/// All shapes of the f32 [`cases`](crate::cases) occur; the flavours and types take turns, so that neighbours in
+/// that table, which differ in little, are each tried in another way.
+pub fn quantized_cases() -> Vec<QuantizedCase> {
+    let mut cases = Vec::new();
+    for (index, case) in crate::cases().iter().filter(|case| !case.has_specials()).enumerate() {
+        cases.extend(QuantizedCase::of(case, DType::U8, FLAVOURS[index % 4]));
+        cases.extend(QuantizedCase::of(case, DType::U8, FLAVOURS[(index + 1 + index / 4 % 3) % 4]));
+        if index % 3 == 0 || case.op.epilogue.activation.is_some() {
+            cases.extend(QuantizedCase::of(case, DType::F32, FLAVOURS[index % 2]));
+        }
+        if case.op.operation == Operation::Reorder {
+            cases.extend(conversion(case, Operation::Quantize));
+            cases.extend(conversion(case, Operation::Dequantize));
+        }
+    }
+    cases
+}
+
+/// A reorder's tensors going into or out of u8.
+fn conversion(case: &Case, operation: Operation) -> Option<QuantizedCase> {
+    let dims = case.inputs[0].dims();
+    let name = format!("{} as in {}", operation.name(), case.name);
+    let case = Case::new(name, operation, &[dims]).ok()?;
+    let specials = |index: usize, x: f32| match index % 13 {
+        3 => f32::NAN,
+        5 => f32::INFINITY,
+        7 => f32::NEG_INFINITY,
+        9 => -0.0,
+        _ => x / 5.0,
+    };
+    match operation {
+        Operation::Quantize => QuantizedCase::of(&case.map_inputs(specials), DType::U8, Flavour::Plain),
+        _ => QuantizedCase::of(&case, DType::F32, Flavour::Plain),
+    }
+}
+
+/// Any valid quantised case of a bounded size, of the shapes of [`any_case`](crate::any_case).
+pub fn any_quantized_case() -> impl Strategy<Value = QuantizedCase> + Clone {
+    (crate::any_case(), 0..4_usize, any::<bool>())
+        .prop_filter_map("not computed on u8", |(case, flavour, float)| {
+            QuantizedCase::of(&case, if float { DType::F32 } else { DType::U8 }, FLAVOURS[flavour])
+                .or_else(|| QuantizedCase::of(&case, DType::U8, FLAVOURS[flavour]))
+        })
+        .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::Elements;
+    use super::super::reference::quantized_reference;
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_operation_occurs() {
+        let cases = quantized_cases();
+        let mut names = BTreeSet::new();
+        for case in &cases {
+            assert!(names.insert(&case.name), "two cases are called `{}`", case.name);
+        }
+        let operations: BTreeSet<&str> = cases.iter().map(|case| case.op.operation.name()).collect();
+        assert_eq!(operations.len(), 11, "{operations:?}");
+    }
+
+    /// Most results are neither all saturated nor all the same, else the table would prove little.
+    #[test]
+    fn results_are_spread_over_the_bytes_and_reach_both_ends() {
+        let (mut spread, mut all, mut low, mut high) = (0, 0, 0, 0);
+        for case in quantized_cases().iter().filter(|case| case.op.output.elements() > 30) {
+            let Elements::Bytes(bytes) = quantized_reference(case) else { continue };
+            let distinct: BTreeSet<u8> = bytes.iter().copied().collect();
+            all += 1;
+            spread += usize::from(distinct.len() > 8);
+            low += usize::from(distinct.contains(&0));
+            high += usize::from(distinct.contains(&255));
+        }
+        assert!(spread * 2 > all && low * 4 > all && high * 4 > all, "{spread} {low} {high} of {all}");
+    }
+}

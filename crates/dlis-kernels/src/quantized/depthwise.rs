@@ -1,0 +1,211 @@
+//! Depthwise convolution on u8 activations, channels last: four taps of a vector of channels in one step.
+
+use dlis_backend::{
+    AlignedBytes, Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared,
+    Scratch, Support, TensorSpec,
+};
+use dlis_formats::Format;
+use dlis_hw::Hardware;
+use dlis_model::Conv2d;
+
+use super::accepts::{self as quantized, Accepts};
+use super::output::{Output, Rows, Tensors};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512Vnni, AvxVnni};
+use super::simd::{Dot, DotWork, Portable};
+use crate::accepts;
+
+/// Pixels computed together, for which a step's weights are loaded once.
+const PIXELS: usize = 4;
+/// Most steps of four taps of a window, which bounds the table of pointers on the stack.
+const MAX_QUADS: usize = 13;
+/// Elements of the widest vector of any level.
+const MAX_LANES: usize = 16;
+
+/// The kernel on one level.
+struct Depthwise<D> {
+    id: KernelId,
+    level: std::marker::PhantomData<D>,
+}
+
+impl<D: Dot> Depthwise<D> {
+    const fn new(isa: &'static str) -> Self {
+        Self { id: KernelId::new("conv2d", "u8", "int8", "depthwise", isa), level: std::marker::PhantomData }
+    }
+}
+
+impl<D: Dot> Kernel for Depthwise<D> {
+    fn id(&self) -> KernelId {
+        self.id.clone()
+    }
+
+    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
+        let Operation::Conv2d(conv) = op.operation else {
+            return accepts::another_operation();
+        };
+        Support::when(conv.is_depthwise(), "it convolves every channel on its own")
+            .and(|| Support::when(conv.window.taps() <= 4 * MAX_QUADS, "it has room for windows of at most 52 taps"))
+            .and(|| Support::when(D::new(hw).is_some(), "the machine lacks the instructions"))
+            .and(|| Accepts::weighted(Format::Int8).check(op))
+    }
+
+    fn efficiency(&self, op: &OpSpec) -> f32 {
+        let channels = op.output.channels;
+        0.5 * channels as f32 / channels.next_multiple_of(D::LANES) as f32 * D::LANES as f32 / 16.0
+    }
+
+    fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
+        let support = self.support(op, hw);
+        let (Some(dot), Operation::Conv2d(conv), true) = (D::new(hw), op.operation, support.is_yes()) else {
+            return Err(accepts::unsupported(self, op, support));
+        };
+        let (values, scales) = quantized::integers(self, weights, Format::Int8, &conv.weight_dims())?;
+        let (channels, taps) = (conv.out_channels, conv.window.taps());
+        let quads = taps.div_ceil(4);
+        let padded = channels.next_multiple_of(D::LANES);
+        let mut packed = AlignedBytes::zeroed(padded * quads * 4);
+        for (index, &value) in values.iter().enumerate() {
+            let (channel, tap) = (index / taps, index % taps);
+            let (block, lane) = (channel / D::LANES, channel % D::LANES);
+            let place = ((block * quads + tap / 4) * D::LANES + lane) * 4 + tap % 4;
+            packed.as_mut_slice()[place] = value.cast_unsigned();
+        }
+        let sums: Vec<i32> = values.chunks(taps).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+        let rows = Rows { scales: &scales, sums: &sums, offset: D::OFFSET };
+        let output = Output::new(self, op, weights, rows, padded, |channel| channel)?;
+        let mut padding = AlignedBytes::zeroed(channels);
+        padding.as_mut_slice().fill(quantized::input(self, weights, 0)?.zero_point());
+        let (from, to) = (op.inputs[0], op.output);
+        Ok(Box::new(PreparedDepthwise { dot, conv, from, to, weights: packed, output, padding }))
+    }
+}
+
+struct PreparedDepthwise<D> {
+    dot: D,
+    conv: Conv2d,
+    from: TensorSpec,
+    to: TensorSpec,
+    /// `[vector of channels][four taps][channel][one of four]`, padded with zeros.
+    weights: AlignedBytes,
+    output: Output,
+    /// What a tap in the padding reads.
+    padding: AlignedBytes,
+}
+
+impl<D: Dot> Prepared for PreparedDepthwise<D> {
+    fn footprint(&self, _threads: usize) -> Footprint {
+        let weight_bytes = self.weights.allocated() + self.output.bytes() + self.padding.allocated();
+        Footprint { weight_bytes, ..Footprint::default() }
+    }
+
+    fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let input = io.input(0);
+        assert!(
+            input.spec().same_bytes(&self.from) && io.output_spec().same_bytes(&self.to),
+            "tensors of the operation"
+        );
+        let tensors = Tensors::of(io, self.output.has_residual());
+        parallel.for_each(self.to.batch * self.to.height, |_, rows| {
+            for row in rows {
+                self.dot.vectorize(Row { prepared: self, input: input.u8(), tensors: &tensors, row });
+            }
+        });
+    }
+}
+
+/// One row of output pixels of one image.
+struct Row<'a, D> {
+    prepared: &'a PreparedDepthwise<D>,
+    input: &'a [u8],
+    tensors: &'a Tensors<'a>,
+    /// Counted over the whole batch.
+    row: usize,
+}
+
+impl<P: Dot> DotWork for Row<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self, d: D) {
+        let width = self.prepared.to.width;
+        let mut x = 0;
+        while x + PIXELS <= width {
+            self.pixels::<D, PIXELS>(d, x);
+            x += PIXELS;
+        }
+        while x < width {
+            self.pixels::<D, 1>(d, x);
+            x += 1;
+        }
+    }
+}
+
+impl<P: Dot> Row<'_, P> {
+    /// Computes `N` neighbouring output pixels from column `x`.
+    #[inline(always)]
+    fn pixels<D: Dot, const N: usize>(&self, d: D, x: usize) {
+        let PreparedDepthwise { conv, from, to, weights, output, padding, .. } = self.prepared;
+        let (image, y) = (self.row / to.height, self.row % to.height);
+        let (taps, channels) = (conv.window.taps(), to.channels);
+        let quads = taps.div_ceil(4);
+        // Taps beyond the last are multiplied with zeros.
+        let mut table = [[[padding.as_slice().as_ptr(); 4]; N]; MAX_QUADS];
+        for tap in 0..taps {
+            let (tap_y, tap_x) = (tap / conv.window.kernel[1], tap % conv.window.kernel[1]);
+            // In the padding the difference wraps to a huge number, which the comparison rules out.
+            let along = |position: usize, tap: usize, axis: usize| {
+                (position * conv.window.stride[axis] + tap * conv.window.dilation[axis])
+                    .wrapping_sub(conv.window.padding[axis])
+            };
+            let from_y = along(y, tap_y, 0);
+            for (pixel, places) in table[tap / 4].iter_mut().enumerate() {
+                let from_x = along(x + pixel, tap_x, 1);
+                if from_y < from.height && from_x < from.width {
+                    let at = ((image * from.height + from_y) * from.width + from_x) * channels;
+                    places[tap % 4] = self.input[at..at + channels].as_ptr();
+                }
+            }
+        }
+        for channel in (0..channels).step_by(D::LANES) {
+            let count = (channels - channel).min(D::LANES);
+            let weights = &weights.as_slice()[channel * quads * 4..][..D::LANES * quads * 4];
+            // SAFETY: constants are padded to whole vectors.
+            let mut sums = [unsafe { output.start(d, channel) }; N];
+            for (places, weights) in table[..quads].iter().zip(weights.chunks_exact(D::LANES * 4)) {
+                // SAFETY: a step's weights are four a lane.
+                let weight = unsafe { d.weights(weights.as_ptr().cast()) };
+                for (sum, places) in sums.iter_mut().zip(places) {
+                    let quads = if count == D::LANES {
+                        // SAFETY: `channel + LANES <= channels`, and every place is of `channels` bytes.
+                        unsafe { d.interleave(places.map(|place| place.add(channel))) }
+                    } else {
+                        let mut aside = [[0; MAX_LANES]; 4];
+                        for (aside, place) in aside.iter_mut().zip(places) {
+                            // SAFETY: `channel + count <= channels`, and every place is of `channels` bytes.
+                            let bytes = unsafe { std::slice::from_raw_parts(place.add(channel), count) };
+                            aside[..count].copy_from_slice(bytes);
+                        }
+                        // SAFETY: the arrays hold the widest vector.
+                        unsafe { d.interleave([0, 1, 2, 3].map(|tap| aside[tap].as_ptr())) }
+                    };
+                    *sum = d.dot(*sum, quads, weight);
+                }
+            }
+            for (pixel, sum) in sums.into_iter().enumerate() {
+                let at = (self.row * to.width + x + pixel) * channels + channel;
+                // SAFETY: constants as above; rows of the output belong to one task each.
+                unsafe { output.store(d, self.tensors, sum, channel, at, count) };
+            }
+        }
+    }
+}
+
+pub(super) static KERNELS: &[&dyn Kernel] = &[
+    #[cfg(target_arch = "x86_64")]
+    &Depthwise::<Avx512Vnni>::new("avx512-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Depthwise::<AvxVnni>::new("avx2-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Depthwise::<Avx2>::new("avx2"),
+    &Depthwise::<Portable>::new("portable"),
+];

@@ -1,0 +1,260 @@
+//! Convolution and linear layers on u8 activations as a matrix product whose left matrix is never built, channels
+//! last.
+//!
+//! As for f32, output pixels are the rows of the product and output channels its columns. Four neighbouring
+//! inputs are multiplied with four weights of each channel in one step ([`Dot::dot`]): for each four inputs, one
+//! broadcast a row and one vector of weights a column. A tap in the padding reads a row of zero points, which
+//! contributes nothing, exactly.
+//!
+//! Where a group's channels are a multiple of four, every tap is read where it lies. Elsewhere the taps of a few
+//! tiles are first gathered in scratch, side by side (Dukhan 2019, "The Indirect Convolution Algorithm", tells
+//! why this is worth avoiding).
+
+mod pack;
+mod patches;
+mod tile;
+
+use dlis_backend::{
+    AlignedBytes, Disjoint, Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError,
+    Prepared, Scratch, Support, TensorSpec,
+};
+use dlis_formats::Format;
+use dlis_hw::Hardware;
+use dlis_model::Conv2d;
+
+use self::pack::Packed;
+use self::tile::Task;
+use super::accepts::{self as quantized, Accepts};
+use super::output::{Output, Rows, Tensors};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512Vnni, AvxVnni};
+use super::simd::{Dot, Portable};
+use crate::accepts;
+use crate::conv2d::implicit_gemm::as_conv;
+
+/// Vectors of output channels of a tile.
+const COLUMNS: usize = 2;
+/// Bytes of patches that are gathered together: half of a usual first-level cache.
+const PANEL: usize = 16 << 10;
+
+/// The kernel on one level, for convolutions or for linear layers, with weights of one format.
+struct Gemm<D> {
+    id: KernelId,
+    format: Format,
+    level: std::marker::PhantomData<D>,
+}
+
+impl<D: Dot> Gemm<D> {
+    /// `op` is `conv2d` or `linear`, `format` int8 or int4.
+    const fn new(op: &'static str, format: Format, isa: &'static str) -> Self {
+        let id = KernelId::new(op, "u8", format.name(), "implicit-gemm", isa);
+        Self { id, format, level: std::marker::PhantomData }
+    }
+}
+
+/// The extents that everything is computed from.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    conv: Conv2d,
+    input: TensorSpec,
+    output: TensorSpec,
+    /// Input channels of a group.
+    depth: usize,
+    /// Output channels of a group.
+    per_group: usize,
+    /// Steps of four inputs that a sum takes.
+    quads: usize,
+    /// Whether taps are gathered, rather than read where they lie.
+    gathers: bool,
+}
+
+impl Shape {
+    fn new(conv: Conv2d, op: &OpSpec) -> Self {
+        let depth = conv.in_channels / conv.groups;
+        Self {
+            conv,
+            input: op.inputs[0],
+            output: op.output,
+            depth,
+            per_group: conv.out_channels / conv.groups,
+            quads: (depth * conv.window.taps()).div_ceil(4),
+            gathers: !depth.is_multiple_of(4),
+        }
+    }
+
+    /// Output channels of a full block.
+    const fn block<D: Dot>() -> usize {
+        COLUMNS * D::LANES
+    }
+
+    /// Blocks of a group.
+    fn blocks<D: Dot>(&self) -> usize {
+        self.per_group.div_ceil(Self::block::<D>())
+    }
+
+    /// Output channels of a block of a group.
+    fn width<D: Dot>(&self, block: usize) -> usize {
+        (self.per_group - block * Self::block::<D>()).min(Self::block::<D>())
+    }
+
+    /// Output pixels of the whole batch.
+    fn pixels(&self) -> usize {
+        self.output.batch * self.output.pixels()
+    }
+
+    /// Slots of the constants of a group.
+    fn slots<D: Dot>(&self) -> usize {
+        self.per_group.next_multiple_of(D::LANES)
+    }
+
+    /// Tiles whose patches are gathered together.
+    fn panel<D: Dot>(&self) -> usize {
+        (PANEL / (D::ROWS * 4 * self.quads)).max(1)
+    }
+}
+
+impl<D: Dot> Kernel for Gemm<D> {
+    fn id(&self) -> KernelId {
+        self.id.clone()
+    }
+
+    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
+        Support::when(op.operation.name() == self.id.op(), "it executes another operation")
+            .and(|| Support::when(D::new(hw).is_some(), "the machine lacks the instructions"))
+            .and(|| Accepts::weighted(self.format).check(op))
+            .and(|| {
+                let terms = as_conv(&op.operation).map_or(0, |conv| conv.weight_dims()[1..].iter().product());
+                quantized::sum_fits(terms)
+            })
+    }
+
+    fn efficiency(&self, op: &OpSpec) -> f32 {
+        let Some(conv) = as_conv(&op.operation) else { return 0.01 };
+        let per_group = conv.out_channels / conv.groups;
+        let filled = per_group as f32 / per_group.next_multiple_of(D::LANES) as f32;
+        let depth = conv.in_channels / conv.groups;
+        let depth = if depth.is_multiple_of(4) { depth as f32 } else { depth as f32 / 2.0 };
+        (0.7 * filled * depth / (depth + 16.0) * D::LANES as f32 / 16.0).clamp(0.001, 1.0)
+    }
+
+    fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
+        let support = self.support(op, hw);
+        let (Some(dot), Some(conv), true) = (D::new(hw), as_conv(&op.operation), support.is_yes()) else {
+            return Err(accepts::unsupported(self, op, support));
+        };
+        let dims = conv.weight_dims();
+        let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
+        let (values, scales) = quantized::integers(self, weights, self.format, dims)?;
+        let shape = Shape::new(conv, op);
+        let columns = shape.depth * conv.window.taps();
+        let sums: Vec<i32> = values.chunks(columns).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+        let rows = Rows { scales: &scales, sums: &sums, offset: D::OFFSET };
+        let slots = shape.slots::<D>();
+        let output = Output::new(self, op, weights, rows, conv.groups * slots, |channel| {
+            channel / shape.per_group * slots + channel % shape.per_group
+        })?;
+        let zero_point = quantized::input(self, weights, 0)?.zero_point();
+        let mut padding = AlignedBytes::zeroed(if shape.gathers { 0 } else { shape.depth });
+        padding.as_mut_slice().fill(zero_point);
+        let weights = Packed::new::<D>(&shape, &values, self.format == Format::Int4);
+        Ok(Box::new(PreparedGemm { dot, shape, weights, output, zero_point, padding }))
+    }
+}
+
+struct PreparedGemm<D> {
+    dot: D,
+    shape: Shape,
+    weights: Packed,
+    output: Output,
+    zero_point: u8,
+    /// What a tap in the padding reads: one group's channels.
+    padding: AlignedBytes,
+}
+
+impl<D: Dot> PreparedGemm<D> {
+    /// Bytes of a worker's scratch: the weights of one block, then the patches of a panel.
+    fn scratch(&self) -> [usize; 2] {
+        let row = 4 * self.shape.quads;
+        let weights =
+            if self.weights.is_packed_twice() { Shape::block::<D>().min(self.shape.per_group) * row } else { 0 };
+        let patches = if self.shape.gathers { self.shape.panel::<D>() * D::ROWS * row } else { 0 };
+        [AlignedBytes::round_up(weights), patches]
+    }
+}
+
+impl<D: Dot> Prepared for PreparedGemm<D> {
+    fn footprint(&self, _threads: usize) -> Footprint {
+        let weight_bytes = self.weights.bytes() + self.output.bytes() + self.padding.allocated();
+        Footprint { weight_bytes, scratch_bytes: 0, worker_scratch_bytes: self.scratch().iter().sum() }
+    }
+
+    fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let (shape, input) = (&self.shape, io.input(0));
+        assert!(
+            input.spec().same_bytes(&shape.input) && io.output_spec().same_bytes(&shape.output),
+            "tensors of the operation"
+        );
+        let tensors = Tensors::of(io, self.output.has_residual());
+        let [of_weights, of_patches] = self.scratch();
+        let (_, row, workers) = scratch.bytes();
+        assert!(of_weights + of_patches <= row && row * parallel.threads() <= workers.len(), "scratch for all workers");
+        let workers = Disjoint::new(workers);
+        let tiles = shape.pixels().div_ceil(D::ROWS);
+        // A task is a run of tiles of one block of channels, whose weights stay in cache from tile to tile; where
+        // patches are gathered, it is all blocks of a group, so that every patch is gathered once. Enough tasks
+        // that a free worker finds one, few enough that the weights are not read again and again.
+        let blocks = shape.blocks::<D>();
+        let (columns, each) = if shape.gathers { (shape.conv.groups, blocks) } else { (shape.conv.groups * blocks, 1) };
+        let wanted = if parallel.threads() == 1 { 1 } else { 8 * parallel.threads() };
+        let runs = wanted.div_ceil(columns).clamp(1, tiles);
+        parallel.for_each(columns * runs, |worker, tasks| {
+            // SAFETY: no two calls with the same worker overlap in time, and every worker has its own row.
+            let scratch = unsafe { workers.slice(worker * row..(worker + 1) * row) };
+            let (weights, patches) = scratch.split_at_mut(of_weights);
+            for task in tasks {
+                let (column, run) = (task / runs, task % runs);
+                let tiles = dlis_backend::static_range(tiles, runs, run);
+                self.dot.vectorize(Task {
+                    prepared: self,
+                    input: input.u8(),
+                    tensors: &tensors,
+                    columns: column * each..(column + 1) * each,
+                    pixels: tiles.start * D::ROWS..(tiles.end * D::ROWS).min(shape.pixels()),
+                    weights,
+                    patches,
+                });
+            }
+        });
+    }
+}
+
+pub(super) static KERNELS: &[&dyn Kernel] = &[
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<Avx512Vnni>::new("conv2d", Format::Int8, "avx512-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<AvxVnni>::new("conv2d", Format::Int8, "avx2-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<Avx2>::new("conv2d", Format::Int8, "avx2"),
+    &Gemm::<Portable>::new("conv2d", Format::Int8, "portable"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<Avx512Vnni>::new("conv2d", Format::Int4, "avx512-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<AvxVnni>::new("conv2d", Format::Int4, "avx2-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<Avx2>::new("conv2d", Format::Int4, "avx2"),
+    &Gemm::<Portable>::new("conv2d", Format::Int4, "portable"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<Avx512Vnni>::new("linear", Format::Int8, "avx512-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<AvxVnni>::new("linear", Format::Int8, "avx2-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<Avx2>::new("linear", Format::Int8, "avx2"),
+    &Gemm::<Portable>::new("linear", Format::Int8, "portable"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<Avx512Vnni>::new("linear", Format::Int4, "avx512-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<AvxVnni>::new("linear", Format::Int4, "avx2-vnni"),
+    #[cfg(target_arch = "x86_64")]
+    &Gemm::<Avx2>::new("linear", Format::Int4, "avx2"),
+    &Gemm::<Portable>::new("linear", Format::Int4, "portable"),
+];

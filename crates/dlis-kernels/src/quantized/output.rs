@@ -1,0 +1,229 @@
+//! What becomes of the integer sums of a convolution or linear layer.
+
+use dlis_backend::{AlignedBytes, Disjoint, Io, Kernel, OpSpec, OpWeights, PrepareError, View};
+use dlis_formats::{DType, Quantization};
+use dlis_model::Activation;
+
+use super::accepts as quantized;
+use super::rescale::{Rounding, multiplier, narrow};
+use super::simd::Dot;
+
+/// Elements of the widest vector of any level.
+const MAX_LANES: usize = 16;
+
+/// The constants of one output channel.
+#[derive(Clone, Copy, Debug)]
+struct Channel {
+    multiplier: f32,
+    bias: f32,
+    correction: i32,
+}
+
+/// The constants of all output channels, and the type they make. A slot is a channel's place among them: channels
+/// are laid out by the caller, in vectors.
+#[derive(Debug)]
+pub(super) struct Output {
+    multipliers: AlignedBytes,
+    biases: AlignedBytes,
+    corrections: Vec<i32>,
+    target: Target,
+    activation: Option<Activation>,
+}
+
+/// The type of the output and of the residual.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Bytes { rounding: Rounding, residual: Option<Residual> },
+    Floats { residual: bool },
+}
+
+/// How a u8 residual is added.
+#[derive(Clone, Copy, Debug)]
+struct Residual {
+    multiplier: f32,
+    zero_point: i32,
+}
+
+/// The tensors that the sums of one call go to.
+#[derive(Debug)]
+pub(super) enum Tensors<'a> {
+    Bytes { residual: Option<&'a [u8]>, output: Disjoint<'a, u8> },
+    Floats { residual: Option<&'a [f32]>, output: Disjoint<'a, f32> },
+}
+
+impl<'a> Tensors<'a> {
+    /// Those of a call.
+    pub(super) fn of(io: &'a mut Io<'_>, op_residual: bool) -> Self {
+        let residual: Option<View<'a>> = io.residual();
+        assert_eq!(residual.is_some(), op_residual, "a residual where the operation has one");
+        if io.output_spec().dtype == DType::U8 {
+            let residual = residual.map(|residual| residual.u8());
+            Self::Bytes { residual, output: Disjoint::new(io.output().u8()) }
+        } else {
+            let residual = residual.map(|residual| residual.f32());
+            Self::Floats { residual, output: Disjoint::new(io.output().f32()) }
+        }
+    }
+}
+
+/// Where the weights' channels are: their scales, and the sum of each one's weights.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<'a> {
+    pub(super) scales: &'a [f32],
+    pub(super) sums: &'a [i32],
+    /// What the level takes off each input before it multiplies.
+    pub(super) offset: i32,
+}
+
+impl Output {
+    /// Of `slots` slots; `slot` is where a channel's constants go.
+    pub(super) fn new(
+        kernel: &dyn Kernel,
+        op: &OpSpec,
+        weights: OpWeights<'_>,
+        rows: Rows<'_>,
+        slots: usize,
+        slot: impl Fn(usize) -> usize,
+    ) -> Result<Self, PrepareError> {
+        let input = quantized::input(kernel, weights, 0)?;
+        let (target, scale) = Self::target(kernel, op, weights)?;
+        let mut output = Self {
+            multipliers: AlignedBytes::zeroed(slots * size_of::<f32>()),
+            biases: AlignedBytes::zeroed(slots * size_of::<f32>()),
+            corrections: vec![0; slots],
+            target,
+            activation: op.epilogue.activation,
+        };
+        for (channel, (&of_weight, &sum)) in rows.scales.iter().zip(rows.sums).enumerate() {
+            let bias = weights.bias.and_then(|bias| bias.get(channel)).copied().unwrap_or(0.0);
+            output.set(
+                slot(channel),
+                Channel {
+                    multiplier: narrow(f64::from(input.scale()) * f64::from(of_weight) / scale),
+                    bias: narrow(f64::from(bias) / scale),
+                    correction: (rows.offset - i32::from(input.zero_point())).wrapping_mul(sum),
+                },
+            );
+        }
+        Ok(output)
+    }
+
+    /// The type made, and what a step of it stands for: 1 of an f32.
+    fn target(kernel: &dyn Kernel, op: &OpSpec, weights: OpWeights<'_>) -> Result<(Target, f64), PrepareError> {
+        if op.output.dtype != DType::U8 {
+            return Ok((Target::Floats { residual: op.epilogue.residual }, 1.0));
+        }
+        let to: Quantization = quantized::output(kernel, weights)?;
+        let residual = if op.epilogue.residual {
+            let from = weights.quantization.residual.ok_or_else(|| quantized::missing(kernel, "residual"))?;
+            Some(Residual { multiplier: multiplier(from, to), zero_point: i32::from(from.zero_point()) })
+        } else {
+            None
+        };
+        Ok((Target::Bytes { rounding: Rounding::new(to, op.epilogue.activation), residual }, f64::from(to.scale())))
+    }
+
+    fn set(&mut self, slot: usize, channel: Channel) {
+        self.multipliers.f32_mut()[slot] = channel.multiplier;
+        self.biases.f32_mut()[slot] = channel.bias;
+        self.corrections[slot] = channel.correction;
+    }
+
+    /// Whether a residual is added.
+    pub(super) fn has_residual(&self) -> bool {
+        match self.target {
+            Target::Bytes { residual, .. } => residual.is_some(),
+            Target::Floats { residual } => residual,
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.multipliers.allocated() + self.biases.allocated() + size_of_val(&self.corrections[..])
+    }
+
+    /// What the sums of the channels from `slot` on start from: what turns the products of plain bytes into those
+    /// of steps from the zero point.
+    ///
+    /// # Safety
+    ///
+    /// There must be `LANES` slots from there on.
+    #[inline(always)]
+    pub(super) unsafe fn start<D: Dot>(&self, d: D, slot: usize) -> D::Ints {
+        debug_assert!(slot + D::LANES <= self.corrections.len());
+        // SAFETY: as promised.
+        unsafe { d.ints(self.corrections.as_ptr().add(slot)) }
+    }
+
+    /// Finishes a vector of sums, those of the channels from `slot` on, and writes the first `count` of them to
+    /// the elements from `at` on.
+    ///
+    /// # Safety
+    ///
+    /// There must be `LANES` slots from there on, and `count` be at most `LANES`. No other part of the output that
+    /// overlaps these elements may be in use.
+    ///
+    /// # Panics
+    ///
+    /// If the elements are out of bounds.
+    #[inline(always)]
+    pub(super) unsafe fn store<D: Dot>(
+        &self,
+        d: D,
+        tensors: &Tensors<'_>,
+        sums: D::Ints,
+        slot: usize,
+        at: usize,
+        count: usize,
+    ) {
+        debug_assert!(slot + D::LANES <= self.corrections.len() && count <= D::LANES);
+        // SAFETY: as promised.
+        let v = unsafe {
+            let scaled = d.mul(d.float(sums), d.floats(self.multipliers.f32().as_ptr().add(slot)));
+            d.add(scaled, d.floats(self.biases.f32().as_ptr().add(slot)))
+        };
+        match (tensors, self.target) {
+            (Tensors::Bytes { residual, output }, Target::Bytes { rounding, residual: constants }) => {
+                // SAFETY: not in use elsewhere, by the caller's promise.
+                let to = unsafe { output.slice(at..at + count) };
+                let mut v = v;
+                if let (Some(residual), Some(constants)) = (residual, constants) {
+                    let from = &residual[at..at + count];
+                    let mut aside = [0; MAX_LANES];
+                    let from = if count == D::LANES {
+                        from.as_ptr()
+                    } else {
+                        aside[..count].copy_from_slice(from);
+                        aside.as_ptr()
+                    };
+                    // SAFETY: a whole vector, of the tensor or of the array beside it.
+                    let steps = d.sub(unsafe { d.bytes(from) }, d.splat_int(constants.zero_point));
+                    v = d.add(v, d.mul(d.float(steps), d.splat(constants.multiplier)));
+                }
+                let bounds = [d.splat(rounding.low), d.splat(rounding.high)];
+                let zero_point = d.splat_int(rounding.zero_point);
+                let mut aside = [0; MAX_LANES];
+                if count == D::LANES {
+                    // SAFETY: a whole vector; the bounds keep results within a byte.
+                    unsafe { d.store_bytes(to.as_mut_ptr(), v, bounds, zero_point) };
+                } else {
+                    // SAFETY: the array has room for the widest vector.
+                    unsafe { d.store_bytes(aside.as_mut_ptr(), v, bounds, zero_point) };
+                    to.copy_from_slice(&aside[..count]);
+                }
+            }
+            (Tensors::Floats { residual, output }, Target::Floats { .. }) => {
+                // SAFETY: not in use elsewhere, by the caller's promise.
+                let to = unsafe { output.slice(at..at + count) };
+                let mut aside = [0.0; MAX_LANES];
+                // SAFETY: the array has room for the widest vector.
+                unsafe { d.store_floats(aside.as_mut_ptr(), v) };
+                for (index, (to, &v)) in to.iter_mut().zip(&aside).enumerate() {
+                    let v = residual.map_or(v, |residual| v + residual[at + index]);
+                    *to = self.activation.map_or(v, |function| function.apply(v));
+                }
+            }
+            _ => unreachable!("the output's type is that of the operation"),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Vectors of bytes and what is made of them, so that a quantised kernel is written once for every level.
+//!
+//! The heart is [`Dot::dot`]: to each 32-bit lane, four products of an unsigned byte with a signed one are
+//! added, without saturation anywhere. As for [`Simd`](crate::simd::Simd), a value is a token that only a
+//! machine with the instructions can make, and methods are fast only inside [`Dot::vectorize`].
+
+use std::fmt::Debug;
+
+use dlis_hw::Hardware;
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512Vnni, AvxVnni};
+
+/// Proof that this machine has a level, and the operations of that level.
+pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
+    /// 32-bit lanes of a vector.
+    const LANES: usize;
+    /// Rows of a full tile of two vectors a row: as many as there are registers for.
+    const ROWS: usize;
+    /// What [`dot`](Self::dot) takes off every unsigned byte before it multiplies.
+    const OFFSET: i32;
+    /// `LANES` i32.
+    type Ints: Copy + Debug;
+    /// `LANES` f32.
+    type Floats: Copy + Debug;
+    /// Four unsigned bytes a lane.
+    type Quads: Copy + Debug;
+    /// Four signed bytes a lane.
+    type Weights: Copy + Debug;
+
+    /// The token, where `hw` has the level.
+    fn new(hw: &Hardware) -> Option<Self>;
+
+    /// Calls `work` in a function compiled for this level.
+    fn vectorize<W: DotWork>(self, work: W) -> W::Output;
+
+    /// `sums + (x[0] - OFFSET) * w[0] + ... + (x[3] - OFFSET) * w[3]` in every lane, wrapping around; the weights
+    /// are above -128.
+    fn dot(self, sums: Self::Ints, x: Self::Quads, w: Self::Weights) -> Self::Ints;
+
+    /// Hints that the line at `at` will be read soon. `at` need not be readable.
+    fn prefetch(self, at: *const i8);
+
+    /// The same four bytes in every lane.
+    ///
+    /// # Safety
+    ///
+    /// Four bytes must be readable at `from`.
+    unsafe fn broadcast(self, from: *const u8) -> Self::Quads;
+
+    /// In every lane, one byte from each place: lane `i` has those at `i`.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` bytes must be readable at each.
+    unsafe fn interleave(self, from: [*const u8; 4]) -> Self::Quads;
+
+    /// Four weights a lane.
+    ///
+    /// # Safety
+    ///
+    /// `4 * LANES` bytes must be readable at `from`.
+    unsafe fn weights(self, from: *const i8) -> Self::Weights;
+
+    /// As [`weights`](Self::weights) in the first lanes, zeros in the others.
+    ///
+    /// # Safety
+    ///
+    /// `4 * lanes` bytes must be readable at `from`, and `lanes` be at most `LANES`.
+    unsafe fn some_weights(self, from: *const i8, lanes: usize) -> Self::Weights;
+
+    /// The vector at `from`.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements must be readable there.
+    unsafe fn ints(self, from: *const i32) -> Self::Ints;
+
+    /// Bytes, widened.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` bytes must be readable at `from`.
+    unsafe fn bytes(self, from: *const u8) -> Self::Ints;
+
+    /// The vector at `from`.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements must be readable there.
+    unsafe fn floats(self, from: *const f32) -> Self::Floats;
+
+    /// Writes a vector.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements must be writable at `to`.
+    unsafe fn store_floats(self, to: *mut f32, x: Self::Floats);
+
+    /// Writes `round(clamp(x, low, high)) + zero_point` as bytes, ties to even, NaN counting as 0.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` bytes must be writable at `to`, and the results must lie in `0..=255`.
+    unsafe fn store_bytes(self, to: *mut u8, x: Self::Floats, bounds: [Self::Floats; 2], zero_point: Self::Ints);
+
+    /// All lanes `x`.
+    fn splat_int(self, x: i32) -> Self::Ints;
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::Floats;
+    /// `a - b`, wrapping around.
+    fn sub(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// The nearest floats, ties to even.
+    fn float(self, x: Self::Ints) -> Self::Floats;
+    /// `a * b`.
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a + b`.
+    fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The larger of `x` and `bound`, and `x` where it is NaN.
+    fn at_least(self, x: Self::Floats, bound: Self::Floats) -> Self::Floats;
+    /// The smaller of `x` and `bound`, and `x` where it is NaN.
+    fn at_most(self, x: Self::Floats, bound: Self::Floats) -> Self::Floats;
+}
+
+/// A piece of work that is generic over the level. Implementations mark `run` `#[inline(always)]`.
+pub(crate) trait DotWork {
+    /// What it returns.
+    type Output;
+
+    /// The work.
+    fn run<D: Dot>(self, dot: D) -> Self::Output;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Check;
+
+    impl DotWork for Check {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<D: Dot>(self, d: D) {
+            let lanes = D::LANES;
+            // Every extreme: 0, 255 and the offset itself, with -127 and 127.
+            let x: Vec<u8> = (0..4 * lanes).map(|i| [0, 255, 128, 127, 1, 255, 254, 0, 129][i % 9]).collect();
+            let w: Vec<i8> = (0..4 * lanes).map(|i| [127, -127, 127, 127, -1, 0, -127][i % 7]).collect();
+            let product = |x: u8, w: i8| (i32::from(x) - D::OFFSET) * i32::from(w);
+            let read = |sums: D::Ints| {
+                let mut floats = vec![0.0; lanes];
+                // SAFETY: it holds `LANES` elements.
+                unsafe { d.store_floats(floats.as_mut_ptr(), d.float(sums)) };
+                floats
+            };
+            let expect = |of: &dyn Fn(usize) -> i32| (0..lanes).map(|lane| of(lane) as f32).collect::<Vec<_>>();
+            // SAFETY: every pointer is to as many elements as its method asks for.
+            unsafe {
+                let weights = d.weights(w.as_ptr());
+                let sums = d.dot(d.splat_int(5), d.broadcast(x.as_ptr()), weights);
+                let one = |lane: usize| (0..4).map(|i| product(x[i], w[4 * lane + i])).sum::<i32>();
+                assert_eq!(read(sums), expect(&|lane| 5 + one(lane)));
+                let ones = vec![255u8; 4];
+                let sums = d.dot(d.splat_int(0), d.broadcast(ones.as_ptr()), weights);
+                assert_eq!(read(sums), expect(&|lane| (0..4).map(|i| product(255, w[4 * lane + i])).sum::<i32>()));
+
+                let places = [0, 1, 2, 3].map(|row| x[row * lanes..].as_ptr());
+                let sums = d.dot(d.splat_int(0), d.interleave(places), weights);
+                let one = |lane: usize| (0..4).map(|i| product(x[i * lanes + lane], w[4 * lane + i])).sum::<i32>();
+                assert_eq!(read(sums), expect(&one));
+
+                for some in 0..=lanes {
+                    let few = w[..4 * some].to_vec();
+                    let sums = d.dot(d.splat_int(1), d.broadcast(x.as_ptr()), d.some_weights(few.as_ptr(), some));
+                    let one = |lane: usize| (0..4).map(|i| product(x[i], w[4 * lane + i])).sum::<i32>();
+                    assert_eq!(read(sums), expect(&|lane| 1 + if lane < some { one(lane) } else { 0 }));
+                }
+                assert_eq!(read(d.sub(d.bytes(x.as_ptr()), d.splat_int(7))), expect(&|lane| i32::from(x[lane]) - 7));
+            }
+        }
+    }
+
+    struct Rounds;
+
+    impl DotWork for Rounds {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<D: Dot>(self, d: D) {
+            let values = [
+                (0.5, 100),
+                (1.5, 102),
+                (-0.5, 100),
+                (-2.5, 98),
+                (2.501, 103),
+                (f32::NAN, 100),
+                (1e30, 255),
+                (-1e30, 0),
+                (f32::INFINITY, 255),
+                (f32::NEG_INFINITY, 0),
+                (154.5, 254),
+                (-99.6, 0),
+                (-0.0, 100),
+            ];
+            for window in values.windows(1).chain(values.windows(2)).chain(values.windows(5)) {
+                let lane = |i: usize| window[i % window.len()];
+                let x: Vec<f32> = (0..D::LANES).map(|i| lane(i).0).collect();
+                let mut out = vec![7u8; D::LANES];
+                // SAFETY: both hold `LANES` elements.
+                unsafe {
+                    let bounds = [d.splat(-100.0), d.splat(155.0)];
+                    d.store_bytes(out.as_mut_ptr(), d.floats(x.as_ptr()), bounds, d.splat_int(100));
+                }
+                assert_eq!(out, (0..D::LANES).map(|i| lane(i).1).collect::<Vec<_>>(), "{x:?}");
+            }
+        }
+    }
+
+    fn check<D: Dot>(hw: &Hardware) {
+        match D::new(hw) {
+            Some(dot) => {
+                dot.vectorize(Check);
+                dot.vectorize(Rounds);
+            }
+            None => eprintln!("skipped: this machine has no {}", std::any::type_name::<D>()),
+        }
+    }
+
+    #[test]
+    fn every_level_is_exact() {
+        let hw = Hardware::detect();
+        check::<Portable>(&hw);
+        #[cfg(target_arch = "x86_64")]
+        {
+            check::<Avx2>(&hw);
+            check::<AvxVnni>(&hw);
+            check::<Avx512Vnni>(&hw);
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn levels_and_extensions_can_be_withheld() {
+        use dlis_hw::SimdLevel;
+        let hw = Hardware::detect();
+        let portable = hw.with_simd(SimdLevel::Portable);
+        assert!(Avx2::new(&portable).is_none() && AvxVnni::new(&portable).is_none());
+        assert!(Avx512Vnni::new(&hw.with_simd(SimdLevel::Avx2)).is_none());
+        let mut plain = hw;
+        plain.isa_flags.retain(|flag| !flag.contains("vnni"));
+        assert!(AvxVnni::new(&plain).is_none() && Avx512Vnni::new(&plain).is_none());
+    }
+}

@@ -1,0 +1,168 @@
+//! Plain Rust: arrays that the compiler vectorises for the baseline target.
+
+use dlis_hw::Hardware;
+
+use super::{Dot, DotWork};
+
+/// The level that every machine has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+const LANES: usize = 4;
+
+/// Adding it to a float of at most 2^22 leaves no bits for a fraction, so that the sum is rounded to a whole
+/// number as all sums are, ties to even: one addition, where `round_ties_even` may be a library's function.
+const WHOLE: f32 = 12_582_912.0;
+
+impl Dot for Portable {
+    const LANES: usize = LANES;
+    const ROWS: usize = 4;
+    const OFFSET: i32 = 0;
+    type Ints = [i32; LANES];
+    type Floats = [f32; LANES];
+    // Of 16 bits, whose products a baseline can sum in pairs.
+    type Quads = [[i16; 4]; LANES];
+    type Weights = [[i16; 4]; LANES];
+
+    fn new(_hw: &Hardware) -> Option<Self> {
+        Some(Self)
+    }
+
+    fn vectorize<W: DotWork>(self, work: W) -> W::Output {
+        work.run(self)
+    }
+
+    #[inline(always)]
+    fn dot(self, mut sums: [i32; LANES], x: [[i16; 4]; LANES], w: [[i16; 4]; LANES]) -> [i32; LANES] {
+        for lane in 0..LANES {
+            let product = |i: usize| i32::from(x[lane][i]) * i32::from(w[lane][i]);
+            // Four products of a byte with a byte are far from the ends of an i32.
+            sums[lane] = sums[lane].wrapping_add((product(0) + product(1)) + (product(2) + product(3)));
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _at: *const i8) {}
+
+    #[inline(always)]
+    unsafe fn broadcast(self, from: *const u8) -> [[i16; 4]; LANES] {
+        // SAFETY: four bytes are readable, by the caller's promise.
+        let bytes = unsafe { from.cast::<[u8; 4]>().read() };
+        [bytes.map(i16::from); LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn interleave(self, from: [*const u8; 4]) -> [[i16; 4]; LANES] {
+        let mut quads = [[0; 4]; LANES];
+        for (place, from) in from.into_iter().enumerate() {
+            // SAFETY: as many bytes as lanes are readable, by the caller's promise.
+            let bytes = unsafe { from.cast::<[u8; LANES]>().read() };
+            for (quad, byte) in quads.iter_mut().zip(bytes) {
+                quad[place] = i16::from(byte);
+            }
+        }
+        quads
+    }
+
+    #[inline(always)]
+    unsafe fn weights(self, from: *const i8) -> [[i16; 4]; LANES] {
+        // SAFETY: four bytes a lane are readable, by the caller's promise.
+        unsafe { from.cast::<[[i8; 4]; LANES]>().read() }.map(|quad| quad.map(i16::from))
+    }
+
+    #[inline(always)]
+    unsafe fn some_weights(self, from: *const i8, lanes: usize) -> [[i16; 4]; LANES] {
+        let mut quads = [[0; 4]; LANES];
+        for (lane, quad) in quads.iter_mut().enumerate().take(lanes) {
+            // SAFETY: `lane` is below `lanes`, by the caller's promise.
+            *quad = unsafe { from.cast::<[i8; 4]>().add(lane).read() }.map(i16::from);
+        }
+        quads
+    }
+
+    #[inline(always)]
+    unsafe fn ints(self, from: *const i32) -> [i32; LANES] {
+        // SAFETY: readable by the caller's promise; an array is no more aligned than its elements.
+        unsafe { from.cast::<[i32; LANES]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(self, from: *const u8) -> [i32; LANES] {
+        // SAFETY: readable by the caller's promise.
+        unsafe { from.cast::<[u8; LANES]>().read() }.map(i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn floats(self, from: *const f32) -> [f32; LANES] {
+        // SAFETY: readable by the caller's promise.
+        unsafe { from.cast::<[f32; LANES]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(self, to: *mut f32, x: [f32; LANES]) {
+        // SAFETY: writable by the caller's promise.
+        unsafe { to.cast::<[f32; LANES]>().write(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(
+        self,
+        to: *mut u8,
+        x: [f32; LANES],
+        [low, high]: [[f32; LANES]; 2],
+        zero_point: [i32; LANES],
+    ) {
+        let mut bytes = [0; LANES];
+        for lane in 0..LANES {
+            let x = if x[lane].is_nan() { 0.0 } else { x[lane] };
+            let x = self.at_most(self.at_least([x; LANES], low), high)[lane];
+            let whole = (x + WHOLE) - WHOLE;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in 0..=255, as promised")]
+            let byte = (whole as i32 + zero_point[lane]) as u8;
+            bytes[lane] = byte;
+        }
+        // SAFETY: writable by the caller's promise.
+        unsafe { to.cast::<[u8; LANES]>().write(bytes) }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> [i32; LANES] {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [f32; LANES] {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn sub(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|lane| a[lane].wrapping_sub(b[lane]))
+    }
+
+    #[inline(always)]
+    fn float(self, x: [i32; LANES]) -> [f32; LANES] {
+        x.map(|x| x as f32)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+
+    #[inline(always)]
+    fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+
+    #[inline(always)]
+    fn at_least(self, x: [f32; LANES], bound: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| if x[lane] < bound[lane] { bound[lane] } else { x[lane] })
+    }
+
+    #[inline(always)]
+    fn at_most(self, x: [f32; LANES], bound: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| if x[lane] > bound[lane] { bound[lane] } else { x[lane] })
+    }
+}

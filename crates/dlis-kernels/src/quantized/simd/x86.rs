@@ -1,0 +1,377 @@
+//! The levels of x86-64: AVX2 by pairs of 16-bit products, AVX-VNNI and AVX-512 VNNI by their instruction for
+//! the purpose.
+
+use std::arch::x86_64::*;
+
+use dlis_hw::{Hardware, SimdLevel};
+
+use super::{Dot, DotWork};
+
+/// What the two levels of 256 bits share.
+macro_rules! half {
+    (
+        $(#[$doc:meta])* $name:ident, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
+        quads $quads:ty, prepare $prepare:ident, dot $dot:ident
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name(());
+
+        impl Dot for $name {
+            const LANES: usize = 8;
+            const ROWS: usize = 4;
+            const OFFSET: i32 = $offset;
+            type Ints = __m256i;
+            type Floats = __m256;
+            type Quads = $quads;
+            type Weights = __m256i;
+
+            fn new(hw: &Hardware) -> Option<Self> {
+                // `hw` is a matter of choice; the proof is the processor's own word.
+                let present = $(is_x86_feature_detected!($feature))&&+;
+                let flag: Option<&str> = $flag;
+                let wanted = hw.supports(SimdLevel::Avx2) && flag.is_none_or(|flag| hw.has_flag(flag));
+                (present && wanted).then_some(Self(()))
+            }
+
+            fn vectorize<W: DotWork>(self, work: W) -> W::Output {
+                #[target_feature(enable = $features)]
+                fn enter<W: DotWork>(dot: $name, work: W) -> W::Output {
+                    work.run(dot)
+                }
+                // SAFETY: `self` proves that the machine has these features.
+                unsafe { enter(self, work) }
+            }
+
+            #[inline(always)]
+            fn dot(self, sums: __m256i, x: $quads, w: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { $dot(sums, x, w) }
+            }
+
+            #[inline(always)]
+            fn prefetch(self, at: *const i8) {
+                // SAFETY: a hint that faults on no address; part of the baseline.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+            }
+
+            #[inline(always)]
+            unsafe fn broadcast(self, from: *const u8) -> $quads {
+                // SAFETY: `self` proves the features; four bytes are readable by the caller's promise.
+                unsafe { $prepare(_mm256_set1_epi32(from.cast::<i32>().read_unaligned())) }
+            }
+
+            #[inline(always)]
+            unsafe fn interleave(self, from: [*const u8; 4]) -> $quads {
+                // SAFETY: `self` proves the features; eight bytes are readable at each by the caller's promise.
+                unsafe {
+                    let [a, b, c, d] = from.map(|from| _mm_loadl_epi64(from.cast()));
+                    let (ab, cd) = (_mm_unpacklo_epi8(a, b), _mm_unpacklo_epi8(c, d));
+                    $prepare(_mm256_set_m128i(_mm_unpackhi_epi16(ab, cd), _mm_unpacklo_epi16(ab, cd)))
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn weights(self, from: *const i8) -> __m256i {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { _mm256_loadu_si256(from.cast()) }
+            }
+
+            #[inline(always)]
+            unsafe fn some_weights(self, from: *const i8, lanes: usize) -> __m256i {
+                // SAFETY: `self` proves the features; the first lanes are readable by the caller's promise, and
+                // lanes whose mask is zero are not read.
+                unsafe {
+                    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+                    let count = _mm256_set1_epi32(i32::try_from(lanes).unwrap_or(0));
+                    _mm256_maskload_epi32(from.cast(), _mm256_cmpgt_epi32(count, lane))
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn ints(self, from: *const i32) -> __m256i {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { _mm256_loadu_si256(from.cast()) }
+            }
+
+            #[inline(always)]
+            unsafe fn bytes(self, from: *const u8) -> __m256i {
+                // SAFETY: `self` proves the features; eight bytes are readable by the caller's promise.
+                unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())) }
+            }
+
+            #[inline(always)]
+            unsafe fn floats(self, from: *const f32) -> __m256 {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { _mm256_loadu_ps(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_floats(self, to: *mut f32, x: __m256) {
+                // SAFETY: `self` proves the features; writable by the caller's promise.
+                unsafe { _mm256_storeu_ps(to, x) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_bytes(self, to: *mut u8, x: __m256, [low, high]: [__m256; 2], zero_point: __m256i) {
+                // SAFETY: `self` proves the features; eight bytes are writable by the caller's promise.
+                unsafe {
+                    let x = _mm256_and_ps(x, _mm256_cmp_ps::<_CMP_ORD_Q>(x, x));
+                    let x = _mm256_min_ps(_mm256_max_ps(x, low), high);
+                    let whole = _mm256_add_epi32(_mm256_cvtps_epi32(x), zero_point);
+                    let (first, last) = (_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+                    let words = _mm_packs_epi32(first, last);
+                    _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words));
+                }
+            }
+
+            #[inline(always)]
+            fn splat_int(self, x: i32) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_set1_epi32(x) }
+            }
+
+            #[inline(always)]
+            fn splat(self, x: f32) -> __m256 {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_set1_ps(x) }
+            }
+
+            #[inline(always)]
+            fn sub(self, a: __m256i, b: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_sub_epi32(a, b) }
+            }
+
+            #[inline(always)]
+            fn float(self, x: __m256i) -> __m256 {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_cvtepi32_ps(x) }
+            }
+
+            #[inline(always)]
+            fn mul(self, a: __m256, b: __m256) -> __m256 {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_mul_ps(a, b) }
+            }
+
+            #[inline(always)]
+            fn add(self, a: __m256, b: __m256) -> __m256 {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_add_ps(a, b) }
+            }
+
+            #[inline(always)]
+            fn at_least(self, x: __m256, bound: __m256) -> __m256 {
+                // SAFETY: `self` proves the features. The instruction returns its second operand if either is NaN.
+                unsafe { _mm256_max_ps(bound, x) }
+            }
+
+            #[inline(always)]
+            fn at_most(self, x: __m256, bound: __m256) -> __m256 {
+                // SAFETY: `self` proves the features. The instruction returns its second operand if either is NaN.
+                unsafe { _mm256_min_ps(bound, x) }
+            }
+        }
+    };
+}
+
+half!(
+    /// Proof that the machine has AVX2.
+    Avx2, "avx2,fma" = "avx2" && "fma", None, offset 128,
+    quads (__m256i, __m256i), prepare magnitudes, dot dot_by_magnitudes
+);
+half!(
+    /// Proof that the machine has AVX-VNNI, the instruction of AVX-512 VNNI for vectors of 256 bits.
+    AvxVnni, "avx2,fma,avxvnni" = "avx2" && "fma" && "avxvnni", Some("avx_vnni"), offset 0,
+    quads __m256i, prepare as_is, dot dot_vnni
+);
+
+/// `x - 128`, a signed byte, and its absolute value.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn magnitudes(x: __m256i) -> (__m256i, __m256i) {
+    let signed = _mm256_xor_si256(x, _mm256_set1_epi8(-128));
+    (signed, _mm256_abs_epi8(signed))
+}
+
+/// The instruction that multiplies bytes saturates at 16 bits, which two products of a byte up to 255 exceed.
+/// So the byte is taken less 128, and its sign moved over to the weight: magnitudes are at most 128, the
+/// weights' 127, and two products at most 32512.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dot_by_magnitudes(sums: __m256i, (signed, magnitude): (__m256i, __m256i), w: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, signed));
+    _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn as_is(x: __m256i) -> __m256i {
+    x
+}
+
+#[target_feature(enable = "avx2,avxvnni")]
+#[inline]
+fn dot_vnni(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_dpbusd_avx_epi32(sums, x, w)
+}
+
+/// Proof that the machine has AVX-512 (F, BW, DQ and VL) and its VNNI.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512Vnni(());
+
+impl Dot for Avx512Vnni {
+    const LANES: usize = 16;
+    const ROWS: usize = 8;
+    const OFFSET: i32 = 0;
+    type Ints = __m512i;
+    type Floats = __m512;
+    type Quads = __m512i;
+    type Weights = __m512i;
+
+    fn new(hw: &Hardware) -> Option<Self> {
+        // `hw` is a matter of choice; the proof is the processor's own word.
+        let present = SimdLevel::Avx512.is_available() && is_x86_feature_detected!("avx512vnni");
+        (present && hw.supports(SimdLevel::Avx512) && hw.has_flag("avx512_vnni")).then_some(Self(()))
+    }
+
+    fn vectorize<W: DotWork>(self, work: W) -> W::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+        fn enter<W: DotWork>(dot: Avx512Vnni, work: W) -> W::Output {
+            work.run(dot)
+        }
+        // SAFETY: `self` proves that the machine has these features.
+        unsafe { enter(self, work) }
+    }
+
+    #[inline(always)]
+    fn dot(self, sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_dpbusd_epi32(sums, x, w) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const i8) {
+        // SAFETY: a hint that faults on no address; part of the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+    }
+
+    #[inline(always)]
+    unsafe fn broadcast(self, from: *const u8) -> __m512i {
+        // SAFETY: `self` proves the features; four bytes are readable by the caller's promise.
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn interleave(self, from: [*const u8; 4]) -> __m512i {
+        // SAFETY: `self` proves the features; sixteen bytes are readable at each by the caller's promise.
+        unsafe {
+            let [a, b, c, d] = from.map(|from| _mm_loadu_si128(from.cast()));
+            let ab = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+            let abcd = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(ab, c), d);
+            // Four lanes' bytes of each into every quarter, and within each quarter its transpose.
+            let quarters = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let transpose = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_shuffle_epi8(_mm512_permutexvar_epi32(quarters, abcd), _mm512_broadcast_i32x4(transpose))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(self, from: *const i8) -> __m512i {
+        // SAFETY: `self` proves the features; readable by the caller's promise.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn some_weights(self, from: *const i8, lanes: usize) -> __m512i {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 16 bits are set")]
+        let mask = ((1u32 << lanes) - 1) as __mmask16;
+        // SAFETY: `self` proves the features; the lanes of the mask are readable by the caller's promise, and the
+        // others are not read.
+        unsafe { _mm512_maskz_loadu_epi32(mask, from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn ints(self, from: *const i32) -> __m512i {
+        // SAFETY: `self` proves the features; readable by the caller's promise.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(self, from: *const u8) -> __m512i {
+        // SAFETY: `self` proves the features; sixteen bytes are readable by the caller's promise.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn floats(self, from: *const f32) -> __m512 {
+        // SAFETY: `self` proves the features; readable by the caller's promise.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(self, to: *mut f32, x: __m512) {
+        // SAFETY: `self` proves the features; writable by the caller's promise.
+        unsafe { _mm512_storeu_ps(to, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, x: __m512, [low, high]: [__m512; 2], zero_point: __m512i) {
+        // SAFETY: `self` proves the features; sixteen bytes are writable by the caller's promise.
+        unsafe {
+            let x = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(x, x), x);
+            let x = _mm512_min_ps(_mm512_max_ps(x, low), high);
+            let whole = _mm512_add_epi32(_mm512_cvtps_epi32(x), zero_point);
+            _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(whole));
+        }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn float(self, x: __m512i) -> __m512 {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn at_least(self, x: __m512, bound: __m512) -> __m512 {
+        // SAFETY: `self` proves the features. The instruction returns its second operand if either is NaN.
+        unsafe { _mm512_max_ps(bound, x) }
+    }
+
+    #[inline(always)]
+    fn at_most(self, x: __m512, bound: __m512) -> __m512 {
+        // SAFETY: `self` proves the features. The instruction returns its second operand if either is NaN.
+        unsafe { _mm512_min_ps(bound, x) }
+    }
+}
