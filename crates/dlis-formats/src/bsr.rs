@@ -180,12 +180,25 @@ impl Bsr {
         })
     }
 
+    /// Row-major index and value of the first stored element that satisfies a condition, which 0 does not.
+    pub(crate) fn find_stored(&self, condition: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
+        (0..self.block_rows()).find_map(|block_row| {
+            let found = self.places(block_row).filter(|&(at, ..)| condition(self.values[at]));
+            found
+                .map(|(at, row, column)| (row * self.columns() + column, self.values[at]))
+                .min_by_key(|&(index, _)| index)
+        })
+    }
+
     pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
         out.fill(0.0);
-        for (at, place, column) in self.places(row / self.block[0]) {
-            if place == row && column < out.len() {
-                out[column] = self.values[at];
-            }
+        let [height, width] = self.block;
+        let block_row = row / height;
+        for at in self.block_row_starts[block_row] as usize..self.block_row_starts[block_row + 1] as usize {
+            let values = &self.values[(at * height + row % height) * width..][..width];
+            let out = &mut out[self.block_columns.get(at) * width..];
+            // What is left of the row may be shorter than the block.
+            out.iter_mut().zip(values).for_each(|(out, &value)| *out = value);
         }
     }
 

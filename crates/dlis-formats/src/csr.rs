@@ -145,6 +145,14 @@ impl Csr {
         self.row_starts.len() * 4 + self.columns.bytes() + self.values.bytes()
     }
 
+    /// Row-major index and value of the first stored element that satisfies a condition.
+    pub(crate) fn find_stored(&self, condition: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
+        (0..self.rows()).find_map(|row| {
+            let (column, value) = self.row(row).find(|&(_, value)| condition(value))?;
+            Some((row * self.columns() + column, value))
+        })
+    }
+
     pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
         out.fill(0.0);
         self.row(row).for_each(|(column, value)| out[column] = value);

@@ -220,6 +220,17 @@ impl FilterCsr {
         self.headers.len() * size_of::<Header>() + (self.row_starts.len() + self.columns.len() + self.values.len()) * 4
     }
 
+    /// Row-major index and value of the first stored element that satisfies a condition.
+    pub(crate) fn find_stored(&self, condition: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
+        let [_, rows, width] = filters_of(&self.extents);
+        (0..self.filters()).find_map(|at| {
+            let filter = self.filter(at);
+            let stored = filter.values.iter().position(|&value| condition(value))?;
+            let row = filter.row_starts.partition_point(|&start| start as usize <= stored) - 1;
+            Some(((at * rows + row) * width + filter.columns[stored] as usize, filter.values[stored]))
+        })
+    }
+
     pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
         out.fill(0.0);
         let [_, rows, width] = filters_of(&self.extents);

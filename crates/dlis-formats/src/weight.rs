@@ -141,14 +141,19 @@ impl Weight {
         }
     }
 
-    /// Row-major index and value of the first element that satisfies a condition. No more than one row is
-    /// ever dense.
+    /// Row-major index and value of the first element that satisfies a condition.
+    ///
+    /// What is allocated is in proportion to what is stored: a sparse tensor whose zeros do not satisfy the
+    /// condition is searched as it is stored, any other row by row.
     pub fn find(&self, condition: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
         match self {
             Self::F32(array) => array.iter().copied().enumerate().find(|&(_, value)| condition(value)),
             Self::F16(array) => {
                 array.iter().map(|value| value.to_f32()).enumerate().find(|&(_, value)| condition(value))
             }
+            Self::Csr(csr) if !condition(0.0) => csr.find_stored(condition),
+            Self::Bsr(bsr) if !condition(0.0) => bsr.find_stored(condition),
+            Self::FilterCsr(sparse) if !condition(0.0) => sparse.find_stored(condition),
             packed => {
                 let columns = packed.columns();
                 let mut elements = vec![0.0; columns];

@@ -160,3 +160,15 @@ pub enum WeightError {
         variance: bool,
     },
 }
+
+/// A quantisation of a tensor that the network does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("network `{graph}`: a quantisation is of the output of layer {layer}, expected a layer below {layers}")]
+pub struct QuantizationError {
+    /// Name of the network.
+    pub graph: String,
+    /// Index of the layer.
+    pub layer: usize,
+    /// Layers there are.
+    pub layers: usize,
+}

@@ -41,7 +41,7 @@ mod summary;
 pub mod zoo;
 
 pub use artefact::{Artefact, ArtefactError, ArtefactProblem};
-pub use error::{GraphError, LayerError, WeightError};
+pub use error::{GraphError, LayerError, QuantizationError, WeightError};
 pub use fold::{FoldError, fold_batch_norm};
 pub use graph::{Graph, GraphBuilder, Layer, Shape, Value};
 pub use network::Network;

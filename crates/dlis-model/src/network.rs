@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use dlis_formats::Weight;
+use dlis_formats::{Quantization, Weight};
 use ndarray::ArrayD;
 
-use crate::error::WeightError;
-use crate::graph::Graph;
+use crate::error::{QuantizationError, WeightError};
+use crate::graph::{Graph, Value};
 
 /// A [`Graph`] with a valid weight for each of its parameters.
 ///
@@ -16,6 +16,7 @@ use crate::graph::Graph;
 pub struct Network {
     graph: Graph,
     weights: BTreeMap<String, Weight>,
+    quantization: BTreeMap<Value, Quantization>,
 }
 
 impl Network {
@@ -38,7 +39,8 @@ impl Network {
                 }
                 let variance = parameter.name == "running_var";
                 let valid = |value: f32| value.is_finite() && !(variance && value < 0.0);
-                if let Some((index, &value)) = weight.to_f32().iter().enumerate().find(|&(_, &value)| !valid(value)) {
+                // Not through `to_f32`: a packed weight may stand for far more elements than it has bytes.
+                if let Some((index, value)) = weight.find(|value| !valid(value)) {
                     return Err(WeightError::Value { name, index, value, variance });
                 }
                 known.insert(name);
@@ -47,7 +49,25 @@ impl Network {
         if let Some(name) = weights.keys().find(|&name| !known.contains(name)) {
             return Err(WeightError::Unknown { name: name.clone(), graph: graph.name().to_owned() });
         }
-        Ok(Self { graph, weights })
+        Ok(Self { graph, weights, quantization: BTreeMap::new() })
+    }
+
+    /// The same network with these quantisations of tensors instead of any that it has: of its input and of
+    /// the outputs of layers. A tensor without one is f32.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizationError`] if a tensor is the output of no layer.
+    pub fn with_quantization(self, quantization: BTreeMap<Value, Quantization>) -> Result<Self, QuantizationError> {
+        let layers = self.graph.layers().len();
+        let beyond = |value: &Value| match *value {
+            Value::Layer(index) if index >= layers => Some(index),
+            _ => None,
+        };
+        match quantization.keys().find_map(beyond) {
+            Some(layer) => Err(QuantizationError { graph: self.graph.name().to_owned(), layer, layers }),
+            None => Ok(Self { quantization, ..self }),
+        }
     }
 
     /// A network of this graph with deterministic pseudo-random weights (He et al. 2015: variance
@@ -77,7 +97,7 @@ impl Network {
                 weights.insert(format!("{}.{}", layer.name, parameter.name), Weight::F32(array));
             }
         }
-        Self { graph, weights }
+        Self { graph, weights, quantization: BTreeMap::new() }
     }
 
     /// The same network with every weight as dense f32, which changes no value.
@@ -88,7 +108,7 @@ impl Network {
             other => Weight::F32(other.to_f32().into_owned()),
         };
         let weights = self.weights.into_iter().map(|(name, weight)| (name, dense(weight))).collect();
-        Self { graph: self.graph, weights }
+        Self { weights, ..self }
     }
 
     /// The graph.
@@ -111,7 +131,18 @@ impl Network {
         self.weights.values().map(Weight::bytes).sum()
     }
 
-    /// Graph and weights apart, to build another network of them.
+    /// How a tensor is quantised, if it is.
+    pub fn quantization(&self, value: Value) -> Option<Quantization> {
+        self.quantization.get(&value).copied()
+    }
+
+    /// How each tensor that is quantised is.
+    pub fn quantizations(&self) -> &BTreeMap<Value, Quantization> {
+        &self.quantization
+    }
+
+    /// Graph and weights apart, to build another network of them. Quantisations, which belong to the tensors
+    /// of this graph, are left out: see [`quantizations`](Self::quantizations).
     pub fn into_parts(self) -> (Graph, BTreeMap<String, Weight>) {
         (self.graph, self.weights)
     }
@@ -124,7 +155,7 @@ mod tests {
     use ndarray::arr1;
 
     use super::*;
-    use crate::{Shape, Value, Window};
+    use crate::{Shape, Window};
 
     fn graph() -> Graph {
         let mut graph = Graph::builder("g", Shape::new(2, 4, 4));

@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Map, Value, json};
 
 use super::error::ArtefactProblem;
+use super::packed::{Elements, Part, parts};
 use super::{MAX_FILE_BYTES, MAX_HEADER_BYTES};
 use crate::WeightError;
 
@@ -61,27 +62,42 @@ impl<R: Read + Seek> Container<R> {
         Ok(Self { reader, start: LENGTH_BYTES as u64 + declared, metadata, tensors })
     }
 
-    /// The tensor, in the format that its type says.
+    /// A plain array, in the format that its type says.
     pub(super) fn read(&mut self, name: &str, info: &TensorInfo) -> Result<Weight, ArtefactProblem> {
-        self.reader.seek(SeekFrom::Start(self.start + info.data_offsets.0 as u64))?;
-        let bytes = info.data_offsets.1 - info.data_offsets.0;
-        let shape_error =
-            |found| WeightError::Shape { name: name.to_owned(), expected: info.shape.clone(), found: vec![found] };
-        match info.dtype {
-            Dtype::F32 => {
-                let values = read_elements(&mut self.reader, bytes, f32::from_le_bytes)?;
-                let count = values.len();
-                let array = ArrayD::from_shape_vec(info.shape.clone(), values).map_err(|_| shape_error(count))?;
-                Ok(Weight::F32(array))
-            }
-            Dtype::F16 => {
-                let values = read_elements(&mut self.reader, bytes, f16::from_le_bytes)?;
-                let count = values.len();
-                let array = ArrayD::from_shape_vec(info.shape.clone(), values).map_err(|_| shape_error(count))?;
-                Ok(Weight::F16(array))
-            }
-            other => Err(ArtefactProblem::Dtype { tensor: name.to_owned(), found: format!("{other:?}") }),
+        let expected = "F32 or F16";
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16) {
+            let found = format!("{:?}", info.dtype);
+            return Err(ArtefactProblem::Dtype { tensor: name.to_owned(), found, expected });
         }
+        let elements = self.elements(name, info)?;
+        let (count, shape) = (elements.len(), info.shape.clone());
+        match elements {
+            Elements::F32(elements) => ArrayD::from_shape_vec(shape, elements.into_owned()).map(Weight::F32),
+            Elements::F16(elements) => ArrayD::from_shape_vec(shape, elements.into_owned()).map(Weight::F16),
+            _ => unreachable!("the type was checked"),
+        }
+        .map_err(|_| {
+            let (expected, found) = (info.shape.clone(), vec![count]);
+            WeightError::Shape { name: name.to_owned(), expected, found }.into()
+        })
+    }
+
+    /// The elements of a tensor, which lies within the file: allocates what the file holds.
+    pub(super) fn elements(&mut self, name: &str, info: &TensorInfo) -> Result<Elements<'static>, ArtefactProblem> {
+        self.reader.seek(SeekFrom::Start(self.start + info.data_offsets.0 as u64))?;
+        let (reader, bytes) = (&mut self.reader, info.data_offsets.1 - info.data_offsets.0);
+        Ok(match info.dtype {
+            Dtype::F32 => Elements::F32(read_elements(reader, bytes, f32::from_le_bytes)?.into()),
+            Dtype::F16 => Elements::F16(read_elements(reader, bytes, f16::from_le_bytes)?.into()),
+            Dtype::U32 => Elements::U32(read_elements(reader, bytes, u32::from_le_bytes)?.into()),
+            Dtype::U16 => Elements::U16(read_elements(reader, bytes, u16::from_le_bytes)?.into()),
+            Dtype::U8 => Elements::U8(read_elements(reader, bytes, u8::from_le_bytes)?.into()),
+            Dtype::I8 => Elements::I8(read_elements(reader, bytes, i8::from_le_bytes)?.into()),
+            other => {
+                let (tensor, found) = (name.to_owned(), format!("{other:?}"));
+                return Err(ArtefactProblem::Dtype { tensor, found, expected: "F32, F16, U32, U16, U8 or I8" });
+            }
+        })
     }
 }
 
@@ -104,23 +120,28 @@ fn read_elements<T, const N: usize>(
     Ok(values)
 }
 
-/// Writes metadata and weights, the same bytes for the same content. Weights of a format that is not a
-/// plain array are written as the dense f32 that they stand for.
+/// Writes metadata and weights, the same bytes for the same content.
 pub(super) fn write(
     writer: &mut impl Write,
     metadata: &BTreeMap<String, String>,
     weights: &BTreeMap<String, Weight>,
 ) -> Result<(), ArtefactProblem> {
+    let mut tensors: Vec<(String, Part<'_>)> = Vec::with_capacity(weights.len());
+    for (weight, part) in
+        weights.iter().flat_map(|(name, weight)| parts(weight).into_iter().map(move |part| (name, part)))
+    {
+        let name = part.name.map_or_else(|| weight.clone(), |part| format!("{weight}.{part}"));
+        tensors.push((name, part));
+    }
     // As the format asks: larger types first, so that every tensor is aligned to its own type.
-    let is_half = |weight: &Weight| matches!(weight, Weight::F16(_));
-    let (half, full): (Vec<_>, Vec<_>) = weights.iter().partition(|(_, weight)| is_half(weight));
+    tensors.sort_by_key(|(_, part)| std::cmp::Reverse(part.elements.dtype().1));
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!(metadata));
     let mut offset = 0u64;
-    for &(name, weight) in full.iter().chain(&half) {
-        let (dtype, element_bytes) = if is_half(weight) { ("F16", 2) } else { ("F32", 4) };
-        let end = offset + weight.elements() as u64 * element_bytes;
-        header.insert(name.clone(), json!({"dtype": dtype, "shape": weight.dims(), "data_offsets": [offset, end]}));
+    for (name, part) in &tensors {
+        let (dtype, element_bytes) = part.elements.dtype();
+        let end = offset + part.elements.len() as u64 * element_bytes;
+        header.insert(name.clone(), json!({"dtype": dtype, "shape": part.shape, "data_offsets": [offset, end]}));
         offset = end;
     }
     let mut header = Value::Object(header).to_string().into_bytes();
@@ -135,11 +156,6 @@ pub(super) fn write(
     }
     writer.write_all(&declared.to_le_bytes())?;
     writer.write_all(&header)?;
-    for &(_, weight) in full.iter().chain(&half) {
-        match weight {
-            Weight::F16(array) => array.iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))?,
-            other => other.to_f32().iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))?,
-        }
-    }
+    tensors.iter().try_for_each(|(_, part)| part.elements.write(writer))?;
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dlis_formats::ConvertError;
+use dlis_formats::{ConvertError, Format, FormatError};
 
-use crate::{GraphError, WeightError};
+use crate::{GraphError, QuantizationError, WeightError};
 
 /// A file that cannot be read or written, and why.
 #[derive(Debug, thiserror::Error)]
@@ -137,16 +137,53 @@ pub enum ArtefactProblem {
     #[error("metadata `dlis.graph`: {0}")]
     Graph(#[source] Box<GraphError>),
     /// A tensor of a type that no weight has.
-    #[error("tensor `{tensor}` is of type {found}, expected F32 or F16")]
+    #[error("tensor `{tensor}` is of type {found}, expected {expected}")]
     Dtype {
         /// Name of the tensor.
         tensor: String,
         /// Its type.
         found: String,
+        /// The types that it may be of.
+        expected: &'static str,
+    },
+    /// A part of a packed weight is not there.
+    #[error("tensor `{tensor}` is missing: {format} weights have it")]
+    MissingPart {
+        /// Name of the tensor.
+        tensor: String,
+        /// Format of the weight.
+        format: Format,
+    },
+    /// A part of a packed weight is not a vector.
+    #[error("tensor `{tensor}`: expected one extent, found shape {found:?}")]
+    PartShape {
+        /// Name of the tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+    },
+    /// Parts that do not make a weight.
+    #[error("weight `{weight}`, {format}: {source}")]
+    Format {
+        /// Name of the weight.
+        weight: String,
+        /// Its format.
+        format: Format,
+        /// What is wrong with its parts.
+        source: FormatError,
+    },
+    /// A quantisation of the output of a layer that is not there.
+    #[error("metadata `dlis.activations`: there is no layer `{layer}`")]
+    UnknownActivation {
+        /// The name found.
+        layer: String,
     },
     /// The weights are not those of the graph.
     #[error(transparent)]
     Weight(#[from] WeightError),
+    /// A quantisation is not of a tensor of the graph.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
     /// A weight whose format is not told.
     #[error("metadata `dlis.formats`: weight `{weight}` is missing")]
     MissingFormat {

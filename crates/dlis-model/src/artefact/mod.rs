@@ -1,12 +1,29 @@
 //! Artefact files: a network, and whatever is known of it, in one safetensors file.
 //!
-//! The tensors are the weights under their full names. The metadata holds, beside the user's own entries:
+//! The tensors are the weights: a plain array under the weight's full name, a packed one as its parts, under
+//! the weight's name, a dot and the part's (`conv1.weight.values`), each a vector. A weight takes in the file
+//! what it takes in memory.
 //!
-//! | key            | value                                                                        |
-//! |----------------|------------------------------------------------------------------------------|
-//! | `dlis.version` | `1`                                                                          |
-//! | `dlis.graph`   | the graph as JSON; layers name their inputs, `null` is the network's input   |
-//! | `dlis.formats` | the format of each weight as JSON; what is no plain array is stored as dense |
+//! | format            | tensors                                                                    |
+//! |-------------------|----------------------------------------------------------------------------|
+//! | `dense-*`         | the weight itself, F32 or F16                                              |
+//! | `csr-*`           | `row_starts` U32, `columns` U16 or U32, `values` F32 or F16                |
+//! | `bsr-*`           | `block_row_starts` U32, `block_columns` U16 or U32, `values` F32           |
+//! | `two-four`        | `positions` U8, `values` F32                                               |
+//! | `ternary-*`       | `positive` F32, `negative` F32, `codes` U8                                 |
+//! | `int8`            | `values` I8, `scales` F32                                                  |
+//! | `int4`            | `packed` U8, `scales` F32                                                  |
+//! | `filter-csr`      | `row_starts` U32, `columns` U32, `values` F32 (the headers follow from it) |
+//!
+//! The metadata holds, beside the user's own entries:
+//!
+//! | key                | value                                                                            |
+//! |--------------------|----------------------------------------------------------------------------------|
+//! | `dlis.version`     | `1`                                                                              |
+//! | `dlis.graph`       | the graph as JSON; layers name their inputs, `null` is the network's input       |
+//! | `dlis.formats`     | the format of each weight as JSON; a plain array is converted to it, exactly     |
+//! | `dlis.activations` | optional: scale and zero point of quantised tensors, by the layer whose output   |
+//! |                    | they are, `""` for the network's input: `{"": [0.02, 118], "relu1": [0.01, 0]}`  |
 //!
 //! Files are read as if they came from an adversary: sizes are checked before anything is allocated, and
 //! what is loaded has passed the checks of [`Graph::new`] and [`Network::new`].
@@ -14,17 +31,19 @@
 mod container;
 mod error;
 mod graph_file;
+mod packed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::Path;
 
-use dlis_formats::{Format, Weight};
+use dlis_formats::{Format, Quantization, Weight};
 
 use self::container::Container;
 pub use self::error::{ArtefactError, ArtefactProblem};
-use crate::{Graph, Network, Op, WeightError};
+use self::packed::Packed;
+use crate::{Graph, Network, Op, Value, WeightError};
 
 /// Most bytes of a file: 16 GiB.
 pub const MAX_FILE_BYTES: u64 = 16 << 30;
@@ -34,6 +53,9 @@ pub const MAX_HEADER_BYTES: u64 = 16 << 20;
 const VERSION: &str = "dlis.version";
 const GRAPH: &str = "dlis.graph";
 const FORMATS: &str = "dlis.formats";
+const ACTIVATIONS: &str = "dlis.activations";
+/// Name of the network's input among the layers of [`ACTIVATIONS`]; no layer's name is empty.
+const INPUT: &str = "";
 /// Keys that belong to the format.
 const RESERVED: &str = "dlis.";
 /// The version written, and the only one read.
@@ -141,6 +163,17 @@ impl Artefact {
         metadata.insert(VERSION.to_owned(), CURRENT.to_owned());
         metadata.insert(GRAPH.to_owned(), graph_file::to_json(self.network.graph())?);
         metadata.insert(FORMATS.to_owned(), serde_json::to_string(&formats).map_err(json_error(FORMATS))?);
+        let quantizations = self.network.quantizations();
+        if !quantizations.is_empty() {
+            let layers = self.network.graph().layers();
+            let name = |value: Value| match value {
+                Value::Input => INPUT,
+                Value::Layer(index) => layers[index].name.as_str(),
+            };
+            let named: BTreeMap<&str, Quantization> =
+                quantizations.iter().map(|(&value, &of)| (name(value), of)).collect();
+            metadata.insert(ACTIVATIONS.to_owned(), serde_json::to_string(&named).map_err(json_error(ACTIVATIONS))?);
+        }
         container::write(writer, &metadata, self.network.weights())
     }
 
@@ -154,10 +187,14 @@ impl Artefact {
         let graph = graph_file::from_json(&take(GRAPH)?)?;
         let mut formats: BTreeMap<String, Format> =
             serde_json::from_str(&take(FORMATS)?).map_err(json_error(FORMATS))?;
+        let quantization = match metadata.remove(ACTIVATIONS) {
+            Some(text) => read_activations(&text, &graph)?,
+            None => BTreeMap::new(),
+        };
         if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
             return Err(ArtefactProblem::UnknownMetadata { key: key.clone() });
         }
-        let mut weights = read_weights(&mut container, &graph)?;
+        let mut weights = read_weights(&mut container, &graph, &formats)?;
         for (name, weight) in &mut weights {
             let Some(format) = formats.remove(name) else {
                 return Err(ArtefactProblem::MissingFormat { weight: name.clone() });
@@ -171,7 +208,8 @@ impl Artefact {
         if let Some((weight, _)) = formats.pop_first() {
             return Err(ArtefactProblem::UnknownFormat { weight });
         }
-        Ok(Self { network: Network::new(graph, weights)?, metadata })
+        let network = Network::new(graph, weights)?.with_quantization(quantization)?;
+        Ok(Self { network, metadata })
     }
 
     fn read_state_dict<R: Read + Seek>(mut container: Container<R>, graph: Graph) -> Result<Self, ArtefactProblem> {
@@ -180,7 +218,7 @@ impl Artefact {
         for layer in graph.layers().iter().filter(|layer| matches!(layer.op, Op::BatchNorm { .. })) {
             container.tensors.remove(&format!("{}.num_batches_tracked", layer.name));
         }
-        let weights = read_weights(&mut container, &graph)?;
+        let weights = read_weights(&mut container, &graph, &BTreeMap::new())?;
         Ok(Self { network: Network::new(graph, weights)?, metadata })
     }
 }
@@ -195,35 +233,59 @@ fn open(path: &Path) -> Result<Container<File>, ArtefactProblem> {
     Container::open(file, bytes)
 }
 
-/// Reads the weights of the graph, which must be all tensors of the file. Names and shapes are compared
-/// before any tensor is read.
+/// Reads the weights of the graph, which must be all tensors of the file: plain arrays, or the parts of a
+/// packed format. Names and shapes are compared before any tensor is read.
 fn read_weights<R: Read + Seek>(
     container: &mut Container<R>,
     graph: &Graph,
+    formats: &BTreeMap<String, Format>,
 ) -> Result<BTreeMap<String, Weight>, ArtefactProblem> {
     let mut tensors = std::mem::take(&mut container.tensors);
-    let mut wanted = Vec::with_capacity(tensors.len());
+    let mut plain = Vec::with_capacity(tensors.len());
+    let mut packed = Vec::new();
     for layer in graph.layers() {
         for parameter in layer.op.parameters() {
             let name = format!("{}.{}", layer.name, parameter.name);
-            let Some(info) = tensors.remove(&name) else {
-                return Err(WeightError::Missing { name, expected: parameter.dims }.into());
-            };
-            if info.shape != parameter.dims {
-                return Err(WeightError::Shape { name, expected: parameter.dims, found: info.shape }.into());
+            if let Some(info) = tensors.remove(&name) {
+                if info.shape != parameter.dims {
+                    return Err(WeightError::Shape { name, expected: parameter.dims, found: info.shape }.into());
+                }
+                plain.push((name, info));
+                continue;
             }
-            wanted.push((name, info));
+            let parts = match formats.get(&name) {
+                Some(&format) => Packed::take(&name, format, parameter.dims.clone(), &mut tensors)?,
+                None => None,
+            };
+            packed.push(parts.ok_or(WeightError::Missing { name, expected: parameter.dims })?);
         }
     }
     if let Some((name, _)) = tensors.pop_first() {
         return Err(WeightError::Unknown { name, graph: graph.name().to_owned() }.into());
     }
     let mut weights = BTreeMap::new();
-    for (name, info) in wanted {
+    for (name, info) in plain {
         let weight = container.read(&name, &info)?;
         weights.insert(name, weight);
     }
+    for parts in packed {
+        let (name, weight) = parts.read(container)?;
+        weights.insert(name, weight);
+    }
     Ok(weights)
+}
+
+/// Quantisations by the tensors that the names stand for.
+fn read_activations(text: &str, graph: &Graph) -> Result<BTreeMap<Value, Quantization>, ArtefactProblem> {
+    let named: BTreeMap<String, Quantization> = serde_json::from_str(text).map_err(json_error(ACTIVATIONS))?;
+    let layers: HashMap<&str, usize> =
+        graph.layers().iter().enumerate().map(|(index, layer)| (layer.name.as_str(), index)).collect();
+    let value = |(name, of): (String, Quantization)| match layers.get(name.as_str()) {
+        Some(&index) => Ok((Value::Layer(index), of)),
+        None if name == INPUT => Ok((Value::Input, of)),
+        None => Err(ArtefactProblem::UnknownActivation { layer: name }),
+    };
+    named.into_iter().map(value).collect()
 }
 
 fn json_error(key: &'static str) -> impl FnOnce(serde_json::Error) -> ArtefactProblem {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dlis_formats::Weight;
 use ndarray::{Array1, Axis};
 
-use crate::{Conv2d, Graph, GraphError, Layer, Linear, Network, Op, Value, WeightError};
+use crate::{Conv2d, Graph, GraphError, Layer, Linear, Network, Op, QuantizationError, Value, WeightError};
 
 /// What can prevent folding.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -33,6 +33,9 @@ pub enum FoldError {
     /// As above.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// As above.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
 }
 
 /// The network with every batch-norm folded into the convolution or linear layer whose output it alone
@@ -41,8 +44,13 @@ pub enum FoldError {
 ///
 /// The layer keeps its name and gains a bias; the batch-norm is gone. A batch-norm stays where it cannot
 /// be folded: it comes before its convolution, or something else (another layer, the network's result)
-/// uses what it normalises. Arithmetic is in f64; folded weights are dense f32, all others keep their
-/// format. Folding twice changes nothing.
+/// uses what it normalises. Folding twice changes nothing.
+///
+/// Packed weights keep their format ([`Weight::scale_rows`]), each row times `s` as f32. Dense ones, of f32 or
+/// f16, become f32, each element rounded once from f64, as are biases.
+///
+/// The layer's output is now what the batch-norm's was, and so is its quantisation, if the batch-norm's output
+/// had one; else it keeps its own. All other tensors keep theirs.
 ///
 /// ```
 /// use dlis_model::{Network, fold_batch_norm, zoo};
@@ -59,6 +67,7 @@ pub enum FoldError {
 /// [`FoldError::ZeroVariance`] where a batch-norm divides by zero, [`FoldError::Overflow`] where a weight
 /// would not be finite.
 pub fn fold_batch_norm(network: Network) -> Result<Network, FoldError> {
+    let quantizations = network.quantizations().clone();
     let (graph, weights) = network.into_parts();
     let mut weights = Weights(weights);
     let uses = graph.uses();
@@ -84,12 +93,20 @@ pub fn fold_batch_norm(network: Network) -> Result<Network, FoldError> {
             layers.push(Layer { name: layer.name.clone(), op: layer.op, inputs });
         }
     }
-    let output = match graph.output() {
+    // In execution order, so that a batch-norm's comes after that of the layer it was folded into.
+    let moved_to = |value: Value| match value {
         Value::Input => Value::Input,
         Value::Layer(index) => Value::Layer(moved[index]),
     };
+    let mut quantization = BTreeMap::new();
+    for value in std::iter::once(Value::Input).chain((0..moved.len()).map(Value::Layer)) {
+        if let Some(&of) = quantizations.get(&value) {
+            quantization.insert(moved_to(value), of);
+        }
+    }
+    let output = moved_to(graph.output());
     let graph = Graph::new(graph.name().to_owned(), graph.input_shape(), layers, output)?;
-    Ok(Network::new(graph, weights.0)?)
+    Ok(Network::new(graph, weights.0)?.with_quantization(quantization)?)
 }
 
 /// The operation with a bias, if it is one that a batch-norm can be folded into.
@@ -125,18 +142,24 @@ impl Weights {
         let Some(weight) = self.0.remove(&name) else {
             return Err(WeightError::Missing { name, expected: Vec::new() }.into());
         };
-        let mut weight = weight.to_f32().into_owned();
-        for (mut filter, &scale) in weight.axis_iter_mut(Axis(0)).zip(&scale) {
-            filter.mapv_inplace(|value| round(f64::from(value) * scale));
-        }
-        let bias = bias.mapv(round).into_dyn();
-        for (parameter, array) in [("weight", weight), ("bias", bias)] {
+        let weight = match weight {
+            Weight::F32(_) | Weight::F16(_) => {
+                let mut weight = weight.to_f32().into_owned();
+                for (mut filter, &scale) in weight.axis_iter_mut(Axis(0)).zip(&scale) {
+                    filter.mapv_inplace(|value| round(f64::from(value) * scale));
+                }
+                Weight::F32(weight)
+            }
+            packed => packed.scale_rows(&scale.iter().copied().map(round).collect::<Vec<_>>()),
+        };
+        let bias = Weight::F32(bias.mapv(round).into_dyn());
+        for (parameter, weight) in [("weight", weight), ("bias", bias)] {
             let name = format!("{target}.{parameter}");
-            if let Some((index, &value)) = array.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            if let Some((index, value)) = weight.find(|value| !value.is_finite()) {
                 let source = WeightError::Value { name, index, value, variance: false };
                 return Err(FoldError::Overflow { layer: batch_norm.to_owned(), source });
             }
-            self.0.insert(name, Weight::F32(array));
+            self.0.insert(name, weight);
         }
         Ok(())
     }
