@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod break_even;
 mod ci;
 mod command;
 mod datasets;
@@ -12,6 +13,7 @@ mod failure;
 mod fork_join;
 mod laboratory;
 mod output;
+mod paper;
 mod recommend;
 
 use std::alloc::System;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Command::Recommend(args) => recommend::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::BreakEven(args) => break_even::run(&args),
+        Command::Paper(args) => paper::run(&args),
         Command::Datasets(args) => datasets::run(&args),
         Command::Doctor => doctor::run(),
         Command::Ci => ci::run(&laboratory::root()),

@@ -130,27 +130,34 @@ fn plain(text: String) -> String {
 
 /// Logarithms of powers of ten and, where these are few, of round numbers between.
 fn log_ticks(range: &Range<f64>) -> Vec<f64> {
-    const STEPS: [&[f64]; 4] = [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]];
+    /// Steps of a decade, and the ticks that they must give to be taken.
+    const STEPS: [(&[f64], usize); 5] = [
+        (&[1.0], 4),
+        (&[1.0, 3.0], 4),
+        (&[1.0, 2.0, 5.0], 4),
+        (&[1.0, 2.0, 3.0, 5.0], 3),
+        (&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], 0),
+    ];
     let mut ticks = Vec::new();
-    for steps in STEPS {
+    for (steps, enough) in STEPS {
         ticks.clear();
         let mut power = range.start.floor();
         while power <= range.end {
             ticks.extend(steps.iter().map(|step| power + step.log10()).filter(|tick| range.contains(tick)));
             power += 1.0;
         }
-        if ticks.len() >= 4 {
+        if ticks.len() >= enough {
             break;
         }
     }
     ticks
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten, about 5 of them.
+/// Multiples of 1, 2, 2.5 or 5 times a power of ten, 4 to 8 of them.
 fn linear_ticks(range: &Range<f64>) -> Vec<f64> {
-    let rough = (range.end - range.start) / 5.0;
+    let rough = (range.end - range.start) / 7.0;
     let power = 10_f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough);
     let step = step.unwrap_or(power * 10.0);
     let first = (range.start / step).ceil();
     (0_u8..12).map(|i| (first + f64::from(i)) * step).take_while(|tick| *tick <= range.end).collect()
@@ -168,7 +175,7 @@ mod tests {
     #[test]
     fn ticks_are_round_and_within_the_values() {
         assert_eq!(labels(Kind::Time, &[1.1e6, 230e6]), ["1 ms", "3 ms", "10 ms", "30 ms", "100 ms", "300 ms"]);
-        assert_eq!(labels(Kind::Size, &[18.7e6, 62.9e6]), ["20 MB", "30 MB", "40 MB", "50 MB", "60 MB"]);
+        assert_eq!(labels(Kind::Size, &[18.7e6, 62.9e6]), ["20 MB", "30 MB", "50 MB"]);
         assert_eq!(labels(Kind::Share, &[0.92, 0.95]), ["92.0 %", "93.0 %", "94.0 %", "95.0 %"]);
     }
 

@@ -1,18 +1,14 @@
 //! Points of accuracy curves that were measured once and are kept.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lines::{self, Line, LinesError};
 use crate::{InvalidField, Technique};
 
-/// Bytes a file of curves may take.
-pub const MAX_CURVES_BYTES: u64 = 16 << 20;
-/// Bytes one of its lines may take.
-pub const MAX_CURVE_LINE_BYTES: usize = 16 << 10;
 /// Bytes a recipe's name may take.
 const MAX_RECIPE_BYTES: usize = 256;
 
@@ -57,13 +53,10 @@ impl CurvePoint {
         // A valid point's network is of the zoo.
         f32_bytes(&self.network).map_or(0.0, |whole| 1.0 - self.disk_bytes as f64 / whole as f64)
     }
+}
 
-    /// Checks that every figure is possible.
-    ///
-    /// # Errors
-    ///
-    /// Names the first field that is not.
-    pub fn validate(&self) -> Result<(), InvalidField> {
+impl Line for CurvePoint {
+    fn validate(&self) -> Result<(), InvalidField> {
         let Some(whole) = f32_bytes(&self.network) else {
             let name: String = self.network.chars().take(64).collect();
             return Err(InvalidField::new("network", "a network of the zoo", format!("{name:?}")));
@@ -124,121 +117,37 @@ pub(crate) fn sparsity(record: &crate::Record) -> Option<f64> {
     Some((1.0 - left / whole).max(0.0))
 }
 
-/// Why a file of curves can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CurvesError {
-    /// The file system refused.
-    #[error("{}: cannot read it: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// More than [`MAX_CURVES_BYTES`].
-    #[error("{}: more than {MAX_CURVES_BYTES} bytes", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A line of more than [`MAX_CURVE_LINE_BYTES`].
-    #[error("{file}:{line}: a line of {found} bytes, expected at most {MAX_CURVE_LINE_BYTES}")]
-    LineTooLong {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// Its bytes.
-        found: usize,
-    },
-    /// A line that is not JSON, or has a field missing, unknown or of the wrong type.
-    #[error("{file}:{line}: field `{field}`: {message}")]
-    Json {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The field.
-        field: String,
-        /// What was found and expected.
-        message: String,
-    },
-    /// A value that no measurement can have.
-    #[error("{file}:{line}: {source}")]
-    Invalid {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The field.
-        source: InvalidField,
-    },
-}
-
 /// The points kept with the program; none, if none have been measured yet.
 ///
 /// # Errors
 ///
 /// Never in a program whose tests pass.
-pub fn kept_curves() -> Result<Vec<CurvePoint>, CurvesError> {
+pub fn kept_curves() -> Result<Vec<CurvePoint>, LinesError> {
     parse_curves("data/curves.jsonl", include_str!("../../data/curves.jsonl"))
 }
 
-/// Reads points from a file of JSON Lines.
+/// Reads points from a file of JSON Lines of at most [`MAX_LINES_BYTES`](crate::lines::MAX_LINES_BYTES).
 ///
 /// # Errors
 ///
-/// [`CurvesError`] naming line and field.
-pub fn read_curves(path: impl AsRef<Path>) -> Result<Vec<CurvePoint>, CurvesError> {
-    let path = path.as_ref();
-    let io = |source| CurvesError::Io { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
-    let mut text = String::new();
-    // One byte more than is allowed tells a file that is too long, whatever its metadata says.
-    let read = file.take(MAX_CURVES_BYTES + 1).read_to_string(&mut text).map_err(io)?;
-    if read as u64 > MAX_CURVES_BYTES {
-        return Err(CurvesError::TooLarge { path: path.to_owned() });
-    }
-    parse_curves(&path.display().to_string(), &text)
+/// [`LinesError`] naming line and field.
+pub fn read_curves(path: impl AsRef<Path>) -> Result<Vec<CurvePoint>, LinesError> {
+    lines::read(path.as_ref())
 }
 
 /// Reads points from JSON Lines; empty lines are passed over. `file` is what errors call the text.
 ///
 /// # Errors
 ///
-/// [`CurvesError`] naming line and field.
-pub fn parse_curves(file: &str, text: &str) -> Result<Vec<CurvePoint>, CurvesError> {
-    let mut points = Vec::new();
-    for (line, text) in text.lines().enumerate().map(|(index, text)| (index + 1, text.trim())) {
-        let file = || file.to_owned();
-        if text.len() > MAX_CURVE_LINE_BYTES {
-            return Err(CurvesError::LineTooLong { file: file(), line, found: text.len() });
-        }
-        if text.is_empty() {
-            continue;
-        }
-        let mut json = serde_json::Deserializer::from_str(text);
-        let point: CurvePoint = serde_path_to_error::deserialize(&mut json).map_err(|error| CurvesError::Json {
-            file: file(),
-            line,
-            field: error.path().to_string(),
-            message: error.inner().to_string(),
-        })?;
-        json.end().map_err(|error| CurvesError::Json {
-            file: file(),
-            line,
-            field: ".".to_owned(),
-            message: error.to_string(),
-        })?;
-        point.validate().map_err(|source| CurvesError::Invalid { file: file(), line, source })?;
-        points.push(point);
-    }
-    Ok(points)
+/// [`LinesError`] naming line and field.
+pub fn parse_curves(file: &str, text: &str) -> Result<Vec<CurvePoint>, LinesError> {
+    lines::parse(file, text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lines::{MAX_LINES_BYTES, MAX_LINES_LINE_BYTES};
 
     const LINE: &str = r#"{"network":"vgg16-cifar10","technique":"weight-pruning","level":0.9,"accuracy":0.935,"images":10000,"disk_bytes":6000000,"weight_bytes":9500000,"macs":313463808,"sparsity":0.9,"recipe":"magnitude-90"}"#;
 
@@ -288,8 +197,8 @@ mod tests {
             let error = refused(from, to);
             assert!(error.contains(expected), "{from} -> {to}: {error}");
         }
-        let long = format!("{{\"network\":\"{}\"}}", "x".repeat(MAX_CURVE_LINE_BYTES));
-        assert!(matches!(parse_curves("c", &long), Err(CurvesError::LineTooLong { line: 1, .. })));
+        let long = format!("{{\"network\":\"{}\"}}", "x".repeat(MAX_LINES_LINE_BYTES));
+        assert!(matches!(parse_curves("c", &long), Err(LinesError::TooLong { line: 1, .. })));
         // An error does not repeat a name of any length.
         let name = "x".repeat(1000);
         assert!(refused("vgg16-cifar10", &name).len() < 300);
@@ -299,12 +208,12 @@ mod tests {
     fn files_are_bounded_and_must_be_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curves.jsonl");
-        assert!(matches!(read_curves(&path), Err(CurvesError::Io { .. })));
+        assert!(matches!(read_curves(&path), Err(LinesError::Io { .. })));
         std::fs::write(&path, [0xff, 0xfe, b'\n']).unwrap();
-        assert!(matches!(read_curves(&path), Err(CurvesError::Io { .. })));
+        assert!(matches!(read_curves(&path), Err(LinesError::Io { .. })));
         std::fs::write(&path, LINE).unwrap();
         assert_eq!(read_curves(&path).unwrap().len(), 1);
-        std::fs::File::create(&path).unwrap().set_len(MAX_CURVES_BYTES + 1).unwrap();
-        assert!(matches!(read_curves(&path), Err(CurvesError::TooLarge { .. })));
+        std::fs::File::create(&path).unwrap().set_len(MAX_LINES_BYTES + 1).unwrap();
+        assert!(matches!(read_curves(&path), Err(LinesError::TooLarge { .. })));
     }
 }

@@ -7,9 +7,7 @@ mod quoted;
 mod tests;
 mod topics;
 
-pub use curve::{
-    CurvePoint, CurvesError, MAX_CURVE_LINE_BYTES, MAX_CURVES_BYTES, kept_curves, parse_curves, read_curves,
-};
+pub use curve::{CurvePoint, kept_curves, parse_curves, read_curves};
 pub use points::Ours;
 pub use quoted::{
     NETWORKS, Quoted, QuotedBars, QuotedChannels, QuotedCurves, QuotedFixed, QuotedMachine, QuotedMemory,

@@ -56,7 +56,7 @@ impl Ours<'_> {
             points.iter().map(|point| (point.recipe.clone(), point.technique)).collect();
         for record in self.records.iter().filter(|record| record.point.network == network) {
             let technique = Technique::of(record);
-            if technique == Technique::Plain && record.point.format != "dense-f32" {
+            if technique == Technique::Plain && record.point.format == "dense-f16" {
                 continue;
             }
             // Points of one recipe and format differ in how they ran, not in what they are.

@@ -37,11 +37,8 @@ pub(super) fn figures(records: &[Record]) -> Vec<(&'static str, Figure)> {
 /// not of the zoo.
 fn compression_rate(record: &Record, records: &[Record]) -> Option<f64> {
     let plain = || {
-        let mut plain = records.iter().filter(|other| {
-            other.point.network == record.point.network
-                && !super::is_compressed(other)
-                && other.point.format == "dense-f32"
-        });
+        let mut plain =
+            records.iter().filter(|other| other.point.network == record.point.network && !super::is_compressed(other));
         plain.next().map(|plain| plain.memory.weight_bytes)
     };
     let whole = f32_bytes(&record.point.network).or_else(plain).filter(|bytes| *bytes > 0)?;
