@@ -150,20 +150,30 @@ impl<P: Dot> Row<'_, P> {
         let quads = taps.div_ceil(4);
         // Taps beyond the last are multiplied with zeros.
         let mut table = [[[padding.as_slice().as_ptr(); 4]; N]; MAX_QUADS];
-        for tap in 0..taps {
-            let (tap_y, tap_x) = (tap / conv.window.kernel[1], tap % conv.window.kernel[1]);
-            // In the padding the difference wraps to a huge number, which the comparison rules out.
-            let along = |position: usize, tap: usize, axis: usize| {
-                (position * conv.window.stride[axis] + tap * conv.window.dilation[axis])
-                    .wrapping_sub(conv.window.padding[axis])
-            };
+        assert_eq!(self.input.len(), from.batch * from.height * from.width * channels, "input of the operation");
+        let [kernel_height, kernel_width] = conv.window.kernel;
+        // In the padding the difference wraps to a huge number, which the comparison rules out.
+        let along = |position: usize, tap: usize, axis: usize| {
+            (position * conv.window.stride[axis] + tap * conv.window.dilation[axis])
+                .wrapping_sub(conv.window.padding[axis])
+        };
+        let mut tap = 0;
+        for tap_y in 0..kernel_height {
             let from_y = along(y, tap_y, 0);
-            for (pixel, places) in table[tap / 4].iter_mut().enumerate() {
-                let from_x = along(x + pixel, tap_x, 1);
-                if from_y < from.height && from_x < from.width {
-                    let at = ((image * from.height + from_y) * from.width + from_x) * channels;
-                    places[tap % 4] = self.input[at..at + channels].as_ptr();
+            if from_y >= from.height {
+                tap += kernel_width;
+                continue;
+            }
+            let row = (image * from.height + from_y) * from.width;
+            for tap_x in 0..kernel_width {
+                for pixel in 0..N {
+                    let from_x = along(x + pixel, tap_x, 1);
+                    if from_x < from.width {
+                        // SAFETY: image, row and column lie within the input, whose size is checked above.
+                        table[tap / 4][pixel][tap % 4] = unsafe { self.input.as_ptr().add((row + from_x) * channels) };
+                    }
                 }
+                tap += 1;
             }
         }
         for channel in (0..channels).step_by(D::LANES) {
@@ -191,11 +201,9 @@ impl<P: Dot> Row<'_, P> {
                     *sum = d.dot(*sum, quads, weight);
                 }
             }
-            for (pixel, sum) in sums.into_iter().enumerate() {
-                let at = (self.row * to.width + x + pixel) * channels + channel;
-                // SAFETY: constants as above; rows of the output belong to one task each.
-                unsafe { output.store(d, self.tensors, sum, channel, at, count) };
-            }
+            let at = (self.row * to.width + x) * channels + channel;
+            // SAFETY: constants as above; rows of the output belong to one task each.
+            unsafe { output.store(d, self.tensors, sums.map(|sum| [sum]), channel, at, channels, count) };
         }
     }
 }

@@ -155,72 +155,98 @@ impl Output {
         unsafe { d.ints(self.corrections.as_ptr().add(slot)) }
     }
 
-    /// Finishes a vector of sums, those of the channels from `slot` on, and writes the first `count` of them to
-    /// the elements from `at` on.
+    /// Finishes the sums of some pixels, those of the channels from `slot` on, and writes the first `width` of each
+    /// pixel's to the elements from `at` on, `stride` elements from one pixel to the next.
     ///
     /// # Safety
     ///
-    /// There must be `LANES` slots from there on, and `count` be at most `LANES`. No other part of the output that
-    /// overlaps these elements may be in use.
+    /// There must be `COLUMNS` vectors of slots from there on, and `width` reach into the last of them but not beyond.
+    /// No other part of the output that overlaps these elements may be in use.
     ///
     /// # Panics
     ///
     /// If the elements are out of bounds.
     #[inline(always)]
-    pub(super) unsafe fn store<D: Dot>(
+    #[expect(clippy::too_many_arguments, reason = "a place in three dimensions")]
+    pub(super) unsafe fn store<D: Dot, const ROWS: usize, const COLUMNS: usize>(
         &self,
         d: D,
         tensors: &Tensors<'_>,
-        sums: D::Ints,
+        sums: [[D::Ints; COLUMNS]; ROWS],
         slot: usize,
         at: usize,
-        count: usize,
+        stride: usize,
+        width: usize,
     ) {
-        debug_assert!(slot + D::LANES <= self.corrections.len() && count <= D::LANES);
-        // SAFETY: as promised.
-        let v = unsafe {
-            let scaled = d.mul(d.float(sums), d.floats(self.multipliers.f32().as_ptr().add(slot)));
-            d.add(scaled, d.floats(self.biases.f32().as_ptr().add(slot)))
-        };
+        debug_assert!(slot + COLUMNS * D::LANES <= self.corrections.len());
+        assert!(width <= COLUMNS * D::LANES && width > (COLUMNS - 1) * D::LANES, "channels of the block");
+        let end = at + (ROWS - 1) * stride + width;
+        let (mut multipliers, mut biases) = ([d.splat(0.0); COLUMNS], [d.splat(0.0); COLUMNS]);
+        for v in 0..COLUMNS {
+            // SAFETY: as promised.
+            unsafe {
+                multipliers[v] = d.floats(self.multipliers.f32().as_ptr().add(slot + v * D::LANES));
+                biases[v] = d.floats(self.biases.f32().as_ptr().add(slot + v * D::LANES));
+            }
+        }
         match (tensors, self.target) {
             (Tensors::Bytes { residual, output }, Target::Bytes { rounding, residual: constants }) => {
-                // SAFETY: not in use elsewhere, by the caller's promise.
-                let to = unsafe { output.slice(at..at + count) };
-                let mut v = v;
-                if let (Some(residual), Some(constants)) = (residual, constants) {
-                    let from = &residual[at..at + count];
-                    let mut aside = [0; MAX_LANES];
-                    let from = if count == D::LANES {
-                        from.as_ptr()
-                    } else {
-                        aside[..count].copy_from_slice(from);
-                        aside.as_ptr()
-                    };
-                    // SAFETY: a whole vector, of the tensor or of the array beside it.
-                    let steps = d.sub(unsafe { d.bytes(from) }, d.splat_int(constants.zero_point));
-                    v = d.add(v, d.mul(d.float(steps), d.splat(constants.multiplier)));
-                }
+                assert!(end <= output.len() && residual.is_none_or(|residual| end <= residual.len()), "in bounds");
                 let bounds = [d.splat(rounding.low), d.splat(rounding.high)];
                 let zero_point = d.splat_int(rounding.zero_point);
-                let mut aside = [0; MAX_LANES];
-                if count == D::LANES {
-                    // SAFETY: a whole vector; the bounds keep results within a byte.
-                    unsafe { d.store_bytes(to.as_mut_ptr(), v, bounds, zero_point) };
-                } else {
-                    // SAFETY: the array has room for the widest vector.
-                    unsafe { d.store_bytes(aside.as_mut_ptr(), v, bounds, zero_point) };
-                    to.copy_from_slice(&aside[..count]);
+                let residual = residual.zip(constants);
+                for (row, sums) in sums.into_iter().enumerate() {
+                    for (v, sum) in sums.into_iter().enumerate() {
+                        let at = at + row * stride + v * D::LANES;
+                        let count = (width - v * D::LANES).min(D::LANES);
+                        let mut x = d.add(d.mul(d.float(sum), multipliers[v]), biases[v]);
+                        if let Some((residual, constants)) = residual {
+                            // SAFETY: `count` bytes from there on are in bounds, and are whole vectors where they are
+                            // read as such; the array holds the widest.
+                            let bytes = unsafe {
+                                let from = residual.as_ptr().add(at);
+                                if count == D::LANES {
+                                    d.bytes(from)
+                                } else {
+                                    let mut aside = [0; MAX_LANES];
+                                    std::ptr::copy_nonoverlapping(from, aside.as_mut_ptr(), count);
+                                    d.bytes(aside.as_ptr())
+                                }
+                            };
+                            let steps = d.float(d.sub(bytes, d.splat_int(constants.zero_point)));
+                            x = d.add(x, d.mul(steps, d.splat(constants.multiplier)));
+                        }
+                        // SAFETY: as above; not in use elsewhere, by the caller's promise. The bounds keep results
+                        // within a byte.
+                        unsafe {
+                            let to = output.as_mut_ptr().add(at);
+                            if count == D::LANES {
+                                d.store_bytes(to, x, bounds, zero_point);
+                            } else {
+                                let mut aside = [0; MAX_LANES];
+                                d.store_bytes(aside.as_mut_ptr(), x, bounds, zero_point);
+                                std::ptr::copy_nonoverlapping(aside.as_ptr(), to, count);
+                            }
+                        }
+                    }
                 }
             }
             (Tensors::Floats { residual, output }, Target::Floats { .. }) => {
-                // SAFETY: not in use elsewhere, by the caller's promise.
-                let to = unsafe { output.slice(at..at + count) };
-                let mut aside = [0.0; MAX_LANES];
-                // SAFETY: the array has room for the widest vector.
-                unsafe { d.store_floats(aside.as_mut_ptr(), v) };
-                for (index, (to, &v)) in to.iter_mut().zip(&aside).enumerate() {
-                    let v = residual.map_or(v, |residual| v + residual[at + index]);
-                    *to = self.activation.map_or(v, |function| function.apply(v));
+                for (row, sums) in sums.into_iter().enumerate() {
+                    for (v, sum) in sums.into_iter().enumerate() {
+                        let at = at + row * stride + v * D::LANES;
+                        let count = (width - v * D::LANES).min(D::LANES);
+                        let mut aside = [0.0; MAX_LANES];
+                        let x = d.add(d.mul(d.float(sum), multipliers[v]), biases[v]);
+                        // SAFETY: the array has room for the widest vector.
+                        unsafe { d.store_floats(aside.as_mut_ptr(), x) };
+                        // SAFETY: not in use elsewhere, by the caller's promise.
+                        let to = unsafe { output.slice(at..at + count) };
+                        for (index, (to, &x)) in to.iter_mut().zip(&aside).enumerate() {
+                            let x = residual.map_or(x, |residual| x + residual[at + index]);
+                            *to = self.activation.map_or(x, |function| function.apply(x));
+                        }
+                    }
                 }
             }
             _ => unreachable!("the output's type is that of the operation"),

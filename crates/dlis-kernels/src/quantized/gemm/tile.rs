@@ -153,16 +153,11 @@ impl<P: Dot> Column<'_, P> {
                 }
             }
         }
-        let within = self.block * Shape::block::<D>();
-        for (row, sums) in sums.into_iter().enumerate() {
-            for (v, sum) in sums.into_iter().enumerate() {
-                let at = (first + row) * output.channels + self.group * per_group + within + v * D::LANES;
-                let count = if FULL { D::LANES } else { (self.width - v * D::LANES).min(D::LANES) };
-                // SAFETY: slots as above; pixels and blocks of channels belong to one task each, so that no other
-                // part in use overlaps.
-                unsafe { constants.store(d, self.tensors, sum, slot + v * D::LANES, at, count) };
-            }
-        }
+        let at = first * output.channels + self.group * per_group + self.block * Shape::block::<D>();
+        let width = if FULL { COLUMNS * D::LANES } else { self.width };
+        // SAFETY: slots as above; pixels and blocks of channels belong to one task each, so that no other part in
+        // use overlaps.
+        unsafe { constants.store(d, self.tensors, sums, slot, at, output.channels, width) };
         ROWS
     }
 
