@@ -2,10 +2,14 @@
 
 use dlis_backend::{Backend, Kernel, Layout, OpSpec, Support};
 
+use dlis_formats::DType;
+
 use crate::error::PlanError;
+use crate::layouts::{CONVERTED, LayoutCosts, MADE, TensorCosts, layouts, other};
 use crate::lower::{Lowered, LoweredOp, Source};
 use crate::policy::Policy;
 use crate::tune::Tuner;
+use crate::types::Types;
 
 /// A kernel that can execute an operation in one layout.
 #[derive(Clone, Debug)]
@@ -27,19 +31,12 @@ pub(crate) struct Choice {
     pub(crate) candidates: Vec<Candidate>,
 }
 
-/// What a layout costs at one operation; infinite where no kernel has it.
-type LayoutCosts = [f64; Layout::ALL.len()];
-
-/// What reordering each tensor costs, from each layout to the other: the network's input, then every
-/// operation's result.
-type ReorderCosts = Vec<LayoutCosts>;
-
 /// A machine that nobody has: only ratios matter to the heuristic.
 const NOMINAL_MACS_PER_NS: f64 = 50.0;
 const NOMINAL_BYTES_PER_NS: f64 = 10.0;
-/// Share of the nominal bandwidth at which a reorder runs.
-const REORDER_EFFICIENCY: f64 = 0.3;
-/// What a reorder that no kernel can do costs, in ns: more than any network, and still a number to compare.
+/// Share of the nominal bandwidth at which a reorder, or a change of the element type, runs.
+const CONVERSION_EFFICIENCY: f64 = 0.3;
+/// What a conversion that no kernel can do costs, in ns: more than any network, and still a number to compare.
 const IMPOSSIBLE: f64 = 1e18;
 
 /// Rough time of an operation: its share of the roofline is what the kernel expects to reach.
@@ -50,6 +47,13 @@ fn estimate(kernel: &dyn Kernel, op: &LoweredOp, spec: &OpSpec) -> f64 {
     compute.max(memory) / f64::from(kernel.efficiency(spec).clamp(1e-3, 1.0))
 }
 
+/// The choices for a lowered network, and what moving each of its tensors was taken to cost.
+#[derive(Clone, Debug)]
+pub(crate) struct Choices {
+    pub(crate) ops: Vec<Choice>,
+    pub(crate) tensors: Vec<TensorCosts>,
+}
+
 /// Chooses for every operation of a lowered network.
 pub(crate) fn choose(
     lowered: &Lowered,
@@ -57,23 +61,20 @@ pub(crate) fn choose(
     policy: &Policy,
     batch: usize,
     tuner: &mut Tuner<'_>,
-) -> Result<Vec<Choice>, PlanError> {
+) -> Result<Choices, PlanError> {
     let mut candidates = Vec::with_capacity(lowered.ops.len());
     for op in &lowered.ops {
         candidates.push(candidates_of(op, backend, policy, batch, tuner)?);
     }
     let costs: Vec<LayoutCosts> =
         candidates.iter().map(|candidates| Layout::ALL.map(|layout| best(candidates, layout).1)).collect();
-    let reorders = reorder_costs(lowered, backend, policy, batch, tuner)?;
-    let layouts = layouts(lowered, &costs, &reorders);
-    Ok(candidates
-        .into_iter()
-        .zip(layouts)
-        .map(|(candidates, layout)| {
-            let (index, _) = best(&candidates, layout);
-            Choice { layout, chosen: candidates[index].clone(), candidates }
-        })
-        .collect())
+    let tensors = tensor_costs(lowered, backend, policy, batch, tuner)?;
+    let layouts = layouts(lowered, &costs, &tensors);
+    let ops = candidates.into_iter().zip(layouts).map(|(candidates, layout)| {
+        let (index, _) = best(&candidates, layout);
+        Choice { layout, chosen: candidates[index].clone(), candidates }
+    });
+    Ok(Choices { ops: ops.collect(), tensors })
 }
 
 /// Index and cost of the cheapest candidate of a layout; the cost is infinite if there is none.
@@ -129,36 +130,52 @@ fn candidates_of(
     Ok(candidates)
 }
 
-/// What it costs to reorder each tensor; zero for those that are the same in every layout.
-fn reorder_costs(
+/// What it costs to move each tensor; zero for reorders of those that are the same in every layout, and for
+/// element types that nobody wants.
+fn tensor_costs(
     lowered: &Lowered,
     backend: &dyn Backend,
     policy: &Policy,
     batch: usize,
     tuner: &mut Tuner<'_>,
-) -> Result<ReorderCosts, PlanError> {
-    let mut costs = Vec::with_capacity(lowered.ops.len() + 1);
-    let input = ("input", lowered.input);
-    for (layer, shape) in
-        std::iter::once(input).chain(lowered.ops.iter().map(|op| (op.layer.as_str(), op.output_shape)))
-    {
-        let mut of_tensor = [0.0; Layout::ALL.len()];
-        if shape.channels > 1 && shape.plane() != [1, 1] {
-            let op = LoweredOp::reorder(layer, shape);
-            for from in Layout::ALL {
-                let mut spec = op.spec(batch, other(from));
-                spec.inputs.iter_mut().for_each(|input| input.layout = from);
-                of_tensor[from as usize] = match reorder_kernel(backend, &spec) {
-                    None => IMPOSSIBLE,
-                    Some(kernel) => {
-                        let cost = spec.activation_bytes() as f64 / (NOMINAL_BYTES_PER_NS * REORDER_EFFICIENCY);
-                        let mut candidates = [Candidate { kernel, spec, cost, abandoned: false }];
-                        if *policy == Policy::Measured {
-                            tuner.measure(&op, &mut candidates)?;
-                        }
-                        candidates[0].cost
-                    }
-                };
+) -> Result<Vec<TensorCosts>, PlanError> {
+    let tensors = lowered.ops.len() + 1;
+    let mut converted = vec![false; tensors];
+    let mut want = |source: Source, dtype| {
+        let tensor = source.tensor();
+        converted[tensor] |= lowered.made_as(tensor) != dtype;
+    };
+    lowered.ops.iter().flat_map(LoweredOp::wanted).for_each(|(source, dtype)| want(source, dtype));
+    want(lowered.output, DType::F32);
+    let mut costs = Vec::with_capacity(tensors);
+    for (tensor, converted) in converted.into_iter().enumerate() {
+        let (layer, shape) = lowered.tensor(tensor);
+        let mut conversion = |types: Types, from: Layout, to: Layout| {
+            let op = LoweredOp::conversion(layer, shape, types, lowered.quantization[tensor]);
+            let mut spec = op.spec(batch, to);
+            spec.inputs.iter_mut().for_each(|input| input.layout = from);
+            let Some(kernel) = conversion_kernel(backend, &spec) else { return Ok(IMPOSSIBLE) };
+            let cost = spec.activation_bytes() as f64 / (NOMINAL_BYTES_PER_NS * CONVERSION_EFFICIENCY);
+            let mut candidates = [Candidate { kernel, spec, cost, abandoned: false }];
+            if *policy == Policy::Measured {
+                tuner.measure(&op, &mut candidates)?;
+            }
+            Ok::<f64, PlanError>(candidates[0].cost)
+        };
+        let made = lowered.made_as(tensor);
+        let to = if made == DType::U8 { DType::F32 } else { DType::U8 };
+        let mut of_tensor = TensorCosts::default();
+        for from in Layout::ALL {
+            if shape.channels > 1 && shape.plane() != [1, 1] {
+                of_tensor.reorder[MADE][from as usize] =
+                    conversion(Types { inputs: made, output: made }, from, other(from))?;
+                if converted {
+                    of_tensor.reorder[CONVERTED][from as usize] =
+                        conversion(Types { inputs: to, output: to }, from, other(from))?;
+                }
+            }
+            if converted {
+                of_tensor.convert[from as usize] = conversion(Types { inputs: made, output: to }, from, from)?;
             }
         }
         costs.push(of_tensor);
@@ -166,73 +183,8 @@ fn reorder_costs(
     Ok(costs)
 }
 
-/// The kernel that reorders, the first that can.
-pub(crate) fn reorder_kernel(backend: &dyn Backend, spec: &OpSpec) -> Option<&'static dyn Kernel> {
-    backend.kernels().iter().copied().find(|kernel| kernel.support(spec, backend.hardware()).is_yes())
-}
-
-/// The layout of every operation: the least sum of the operations' costs and of the reorders between
-/// them.
-///
-/// Coordinate descent from the best uniform choice: operations are visited in turn and take the layout
-/// that is cheapest given their neighbours', until none changes. A chain of operations that would gain
-/// only by changing together is found by the other uniform starts.
-fn layouts(lowered: &Lowered, costs: &[LayoutCosts], reorders: &ReorderCosts) -> Vec<Layout> {
-    let mut best: Option<(f64, Vec<Layout>)> = None;
-    for start in Layout::ALL {
-        let mut layouts: Vec<Layout> =
-            costs.iter().map(|costs| if costs[start as usize].is_finite() { start } else { other(start) }).collect();
-        let mut total = total_cost(lowered, costs, &layouts, reorders);
-        loop {
-            let before = total;
-            for op in 0..layouts.len() {
-                let kept = layouts[op];
-                layouts[op] = other(kept);
-                let changed = total_cost(lowered, costs, &layouts, reorders);
-                if changed < total {
-                    total = changed;
-                } else {
-                    layouts[op] = kept;
-                }
-            }
-            if total >= before {
-                break;
-            }
-        }
-        if best.as_ref().is_none_or(|(cost, _)| total < *cost) {
-            best = Some((total, layouts));
-        }
-    }
-    best.map(|(_, layouts)| layouts).unwrap_or_default()
-}
-
-const fn other(layout: Layout) -> Layout {
-    match layout {
-        Layout::Nchw => Layout::Nhwc,
-        Layout::Nhwc => Layout::Nchw,
-    }
-}
-
-fn total_cost(lowered: &Lowered, costs: &[LayoutCosts], layouts: &[Layout], reorders: &ReorderCosts) -> f64 {
-    let mut total: f64 = costs.iter().zip(layouts).map(|(costs, &layout)| costs[layout as usize]).sum();
-    // A tensor is reordered once, however many operations want it in the other layout.
-    let mut reordered = vec![false; lowered.ops.len() + 1];
-    let mut want = |source: Source, layout: Layout| {
-        let (of, layout) = match source {
-            Source::Input => (None, layout),
-            Source::Op(op) => (Some(op), layout),
-            Source::Flat { of, .. } => (of, Layout::Nchw),
-        };
-        let has = of.map_or(Layout::Nchw, |op| layouts[op]);
-        let index = of.map_or(0, |op| op + 1);
-        if has != layout && !reordered[index] {
-            reordered[index] = true;
-            total += reorders[index][has as usize];
-        }
-    };
-    for (op, &layout) in lowered.ops.iter().zip(layouts) {
-        op.operands().for_each(|operand| want(operand, layout));
-    }
-    want(lowered.output, Layout::Nchw);
-    total
+/// The kernel that moves a tensor to another layout or element type, the first that can.
+pub(crate) fn conversion_kernel(backend: &dyn Backend, spec: &OpSpec) -> Option<&'static dyn Kernel> {
+    let named = backend.kernels().iter().copied().filter(|kernel| kernel.id().op() == spec.operation.name());
+    named.into_iter().find(|kernel| kernel.support(spec, backend.hardware()).is_yes())
 }

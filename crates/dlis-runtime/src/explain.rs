@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use dlis_backend::{Backend, KernelId, Layout, Step, Support};
+use dlis_backend::{Backend, KernelId, Layout, Operation, Step, Support};
+use dlis_formats::{DType, Format};
 use serde::{Deserialize, Serialize};
 
 use crate::choose::Choice;
+use crate::lower::LoweredOp;
 use crate::policy::Policy;
 
 /// Why a kernel was not chosen for a step.
@@ -26,6 +28,12 @@ pub struct StepExplanation {
     pub op: String,
     /// Layout of the output.
     pub layout: Layout,
+    /// Element type of the inputs, then of the output.
+    pub dtypes: [DType; 2],
+    /// The format of the weight that is executed.
+    pub format: Option<Format>,
+    /// The format that the network has it in, where no kernel executes that.
+    pub expanded: Option<Format>,
     /// The kernel chosen.
     pub kernel: KernelId,
     /// Why.
@@ -46,10 +54,14 @@ pub struct Explanation {
 impl Explanation {
     pub(crate) fn new<'a>(
         policy: &Policy,
-        steps: impl Iterator<Item = (&'a Step, Option<&'a Choice>)>,
+        steps: impl Iterator<Item = (&'a Step, Option<(&'a LoweredOp, &'a Choice)>)>,
         backend: &dyn Backend,
     ) -> Self {
-        let steps = steps.map(|(step, choice)| explain(policy, step, choice, backend)).collect();
+        let steps = steps.map(|(step, of)| {
+            let (op, choice) = of.unzip();
+            StepExplanation { expanded: op.and_then(|op| op.expanded), ..explain(policy, step, choice, backend) }
+        });
+        let steps = steps.collect();
         Self { policy: policy.to_string(), steps }
     }
 }
@@ -65,7 +77,11 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
         _ => None,
     };
     let reason = match choice {
-        None => "a layer wants the tensor in another layout".to_owned(),
+        None => match step.op.operation {
+            Operation::Quantize => "a layer wants the tensor as u8".to_owned(),
+            Operation::Dequantize => "a layer, or the result, wants the tensor as f32".to_owned(),
+            _ => "a layer wants the tensor in another layout".to_owned(),
+        },
         Some(choice) => match policy {
             Policy::Fixed(pattern) if matching.is_some() => format!("it matches `{pattern}`"),
             Policy::Fixed(pattern) => {
@@ -112,6 +128,9 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
         layer: step.layer.clone(),
         op: step.op.to_string(),
         layout: step.op.output.layout,
+        dtypes: [step.op.dtype().unwrap_or(DType::F32), step.op.output.dtype],
+        format: step.op.weight,
+        expanded: None,
         kernel: step.kernel.clone(),
         reason,
         others: others.collect(),
@@ -122,7 +141,15 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "policy: {}", self.policy)?;
         for step in &self.steps {
-            writeln!(f, "{} ({}, {})", step.layer, step.op, step.layout)?;
+            write!(f, "{} ({}, {}", step.layer, step.op, step.layout)?;
+            let [input, output] = step.dtypes;
+            if input == output { write!(f, ", {input}") } else { write!(f, ", {input} to {output}") }?;
+            match (step.format, step.expanded) {
+                (Some(format), None) => write!(f, ", {format}")?,
+                (Some(format), Some(stored)) => write!(f, ", {stored} that no kernel executes, as {format}")?,
+                (None, _) => {}
+            }
+            writeln!(f, ")")?;
             writeln!(f, "  chosen  {}: {}", step.kernel, step.reason)?;
             for other in &step.others {
                 writeln!(f, "  not     {}: {}", other.kernel, other.reason)?;

@@ -1,8 +1,9 @@
 //! Chooses an algorithm per layer, plans memory, runs sessions and traces layers.
 //!
 //! A [`Network`](dlis_model::Network) becomes a [`Session`] in four steps, each of which can be looked at:
-//! batch-norms are folded and layers fused into operations; a [`Policy`] picks a kernel and a layout for
-//! each; the activations are laid out in one arena by their lifetimes; the backend packs the weights.
+//! batch-norms are folded, layers fused into operations and their [element types](Types) settled; a [`Policy`]
+//! picks a kernel and a layout for each; the activations are laid out in one arena by their lifetimes; the
+//! backend packs the weights. An [`Observer`] shows every layer's result instead, for calibration.
 //!
 //! ```
 //! use dlis_backend::Schedule;
@@ -22,21 +23,27 @@
 #![forbid(unsafe_code)]
 
 mod choose;
+mod emit;
 mod error;
 mod explain;
+mod layouts;
 mod lower;
 mod memory;
+mod observe;
 mod plan;
 mod policy;
 mod session;
 mod trace;
 mod tune;
+mod types;
 
 pub use error::{PlanError, SessionError};
 pub use explain::{Explanation, KernelVerdict, StepExplanation};
 pub use lower::{LoweredOp, Source};
+pub use observe::{Observation, ObserveError, Observer};
 pub use plan::{Plan, Planner};
 pub use policy::{ParsePolicyError, Policy};
 pub use session::{LayerTime, Session};
 pub use trace::{TraceEvent, chrome_trace};
 pub use tune::{TuneCache, TuneCacheError};
+pub use types::{Quantizations, Types};

@@ -1,10 +1,11 @@
 //! From a graph to operations: batch-norms folded, activations and residual additions fused.
 
 use dlis_backend::{Epilogue, OpSpec, Operation, TensorSpec};
-use dlis_formats::Weight;
+use dlis_formats::{DType, Format, Quantization, Weight};
 use dlis_model::{Network, Op, Shape, Value, fold_batch_norm};
 
 use crate::error::PlanError;
+use crate::types::{Quantizations, Types};
 
 /// Where an operand comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,24 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// The tensor whose elements it has: 0 for the network's input, then the operations' results.
+    pub(crate) const fn tensor(self) -> usize {
+        match self {
+            Self::Input | Self::Flat { of: None, .. } => 0,
+            Self::Op(op) | Self::Flat { of: Some(op), .. } => op + 1,
+        }
+    }
+}
+
 /// One operation of a lowered network.
 #[derive(Clone, Debug)]
 pub struct LoweredOp {
     /// The layer that it executes, the first where several were fused.
     pub layer: String,
+    /// Whose result its output is: of the last layer where several were fused. A value of the network with
+    /// its batch-norms folded.
+    pub value: Value,
     /// What is computed.
     pub operation: Operation,
     /// Of what.
@@ -39,43 +53,61 @@ pub struct LoweredOp {
     pub input_shapes: Vec<Shape>,
     /// Shape of the output, per image.
     pub output_shape: Shape,
-    /// The weight, where there is one.
+    /// The weight, where there is one, in the format that is executed.
     pub weight: Option<Weight>,
+    /// The format in which the network has the weight, where no kernel executes it and it was expanded.
+    pub expanded: Option<Format>,
     /// The bias, where there is one.
     pub bias: Option<Vec<f32>>,
+    /// Element types of inputs and output.
+    pub types: Types,
+    /// What the elements of u8 tensors stand for.
+    pub quantization: Quantizations,
 }
 
 impl LoweredOp {
     /// What a kernel is asked to execute, for a batch and with all tensors in one layout.
     pub fn spec(&self, batch: usize, layout: dlis_backend::Layout) -> OpSpec {
-        let tensor = |shape: &Shape| TensorSpec::f32(batch, [shape.channels, shape.height, shape.width], layout);
+        let tensor = |shape: &Shape, dtype| {
+            TensorSpec::f32(batch, [shape.channels, shape.height, shape.width], layout).with_dtype(dtype)
+        };
         OpSpec {
             operation: self.operation,
-            inputs: self.input_shapes.iter().map(tensor).collect(),
-            output: tensor(&self.output_shape),
+            inputs: self.input_shapes.iter().map(|shape| tensor(shape, self.types.inputs)).collect(),
+            output: tensor(&self.output_shape, self.types.output),
             epilogue: self.epilogue,
             weight: self.weight.as_ref().map(Weight::format),
         }
     }
 
-    /// The reordering of a tensor, for whoever measures it.
-    pub(crate) fn reorder(layer: &str, shape: Shape) -> Self {
+    /// The moving of a tensor to another layout or element type, for whoever measures it.
+    pub(crate) fn conversion(layer: &str, shape: Shape, types: Types, quantization: Option<Quantization>) -> Self {
         Self {
             layer: layer.to_owned(),
-            operation: Operation::Reorder,
+            value: Value::Input,
+            operation: types.conversion(),
             inputs: vec![Source::Input],
             residual: None,
             epilogue: Epilogue::NONE,
             input_shapes: vec![shape],
             output_shape: shape,
             weight: None,
+            expanded: None,
             bias: None,
+            types,
+            quantization: Quantizations::of_conversion(types, quantization),
         }
     }
 
     /// All operands, the residual last.
     pub fn operands(&self) -> impl Iterator<Item = Source> + '_ {
         self.inputs.iter().copied().chain(self.residual)
+    }
+
+    /// All operands with the element types in which they are wanted, the residual last.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = (Source, DType)> + '_ {
+        let inputs = self.inputs.iter().map(|&source| (source, self.types.inputs));
+        inputs.chain(self.residual.map(|source| (source, self.types.output)))
     }
 }
 
@@ -86,11 +118,46 @@ pub(crate) struct Lowered {
     pub(crate) input: Shape,
     pub(crate) ops: Vec<LoweredOp>,
     pub(crate) output: Source,
+    /// What the elements of each tensor stand for when it is u8: the network's input, then the operations'
+    /// results. `None` for what is f32 only.
+    pub(crate) quantization: Vec<Option<Quantization>>,
 }
 
-/// Lowers a network.
-pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
-    let (graph, mut weights) = fold_batch_norm(network.clone())?.into_parts();
+impl Lowered {
+    /// The element type in which a tensor is made.
+    pub(crate) fn made_as(&self, tensor: usize) -> DType {
+        tensor.checked_sub(1).map_or(DType::F32, |op| self.ops[op].types.output)
+    }
+
+    /// Name and shape of a tensor.
+    pub(crate) fn tensor(&self, tensor: usize) -> (&str, Shape) {
+        match tensor.checked_sub(1).map(|op| &self.ops[op]) {
+            None => ("input", self.input),
+            Some(op) => (&op.layer, op.output_shape),
+        }
+    }
+}
+
+/// How much of a network is put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fusion {
+    /// Batch-norms are folded, activations and residual additions fused: for running.
+    Full,
+    /// Every layer but a flatten is an operation in f32: for looking at its result.
+    None,
+}
+
+/// Lowers a network. All element types are f32 yet.
+pub(crate) fn lower(network: &Network, fusion: Fusion) -> Result<Lowered, PlanError> {
+    let network = match fusion {
+        Fusion::Full => fold_batch_norm(network.clone())?,
+        Fusion::None => network.clone(),
+    };
+    let quantization = |value| network.quantization(value).filter(|_| fusion == Fusion::Full);
+    let of_layers: Vec<Option<Quantization>> =
+        (0..network.graph().layers().len()).map(|layer| quantization(Value::Layer(layer))).collect();
+    let of_input = quantization(Value::Input);
+    let (graph, mut weights) = network.into_parts();
     let uses = graph.uses();
     let mut ops: Vec<LoweredOp> = Vec::new();
     // What each layer's result has become.
@@ -103,7 +170,7 @@ pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
         let inputs: Vec<Source> = layer.inputs.iter().map(source).collect();
         // The operation that makes an input, if nothing else uses it.
         let sole = |position: usize| match (layer.inputs[position], inputs[position]) {
-            (Value::Layer(from), Source::Op(op)) if uses[from] == 1 => Some(op),
+            (Value::Layer(from), Source::Op(op)) if uses[from] == 1 && fusion == Fusion::Full => Some(op),
             _ => None,
         };
         // Taken, not copied: the weights of the largest networks are not held twice.
@@ -126,6 +193,7 @@ pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
             Op::Activation { function } => {
                 if let Some(op) = sole(0).filter(|&op| takes_activation(&ops[op])) {
                     ops[op].epilogue.activation = Some(function);
+                    ops[op].value = Value::Layer(index);
                     results.push(Source::Op(op));
                     continue;
                 }
@@ -154,6 +222,7 @@ pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
                 if let Some((op, residual)) = fused {
                     ops[op].epilogue.residual = true;
                     ops[op].residual = Some(residual);
+                    ops[op].value = Value::Layer(index);
                     results.push(Source::Op(op));
                     continue;
                 }
@@ -168,6 +237,7 @@ pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
         };
         ops.push(LoweredOp {
             layer: layer.name.clone(),
+            value: Value::Layer(index),
             operation,
             inputs,
             residual: None,
@@ -175,7 +245,10 @@ pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
             input_shapes: graph.input_shapes(index),
             output_shape: graph.shape(Value::Layer(index)),
             weight,
+            expanded: None,
             bias,
+            types: Types::F32,
+            quantization: Quantizations::default(),
         });
         results.push(Source::Op(ops.len() - 1));
     }
@@ -183,7 +256,12 @@ pub(crate) fn lower(network: &Network) -> Result<Lowered, PlanError> {
         Value::Input => Source::Input,
         Value::Layer(index) => results[index],
     };
-    Ok(Lowered { name: graph.name().to_owned(), input: graph.input_shape(), ops, output })
+    let of_op = |op: &LoweredOp| match op.value {
+        Value::Input => None,
+        Value::Layer(layer) => of_layers[layer],
+    };
+    let quantization = std::iter::once(of_input).chain(ops.iter().map(of_op)).collect();
+    Ok(Lowered { name: graph.name().to_owned(), input: graph.input_shape(), ops, output, quantization })
 }
 
 /// Scale and shift of a batch-norm that could not be folded, computed in f64.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use dlis_backend::{AlignedBytes, Backend, OpSpec, OpWeights, Program, Slot, SlotId, Step};
+use dlis_backend::{AlignedBytes, Backend, Layout, OpSpec, OpWeights, Program, Slot, SlotId, Step, TensorSpec};
+use dlis_formats::{DType, Format};
 use serde::{Deserialize, Serialize};
 
 use crate::choose::Candidate;
@@ -28,8 +29,9 @@ struct Timing {
     abandoned: bool,
 }
 
-/// Measurements of kernels, in a file or in memory. Their keys name machine, backend, threads, kernel and
-/// operation, so that one file may serve several of each.
+/// Measurements of kernels, in a file or in memory. Their keys name machine, backend, threads, kernel,
+/// operation (its element types and weight format included) and how sparse the weight is, so that one file may
+/// serve several of each.
 #[derive(Debug)]
 pub struct TuneCache {
     path: Option<PathBuf>,
@@ -170,9 +172,11 @@ impl<'a> Tuner<'a> {
         // The most promising first, so that the hopeless are recognised.
         candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         let mut best = f64::INFINITY;
+        let density = density(op);
         for candidate in candidates {
             let id = candidate.kernel.id();
-            let key = format!("{}|{id}|{}", self.key, serde_json::to_string(&candidate.spec).unwrap_or_default());
+            let spec = serde_json::to_string(&candidate.spec).unwrap_or_default();
+            let key = format!("{}|{id}|{spec}{density}", self.key);
             let timing = match self.cache.timings.get(&key) {
                 Some(timing) => *timing,
                 None => {
@@ -195,7 +199,8 @@ impl<'a> Tuner<'a> {
 
     fn time(&self, op: &LoweredOp, candidate: &Candidate, best: f64) -> Result<Timing, SessionError> {
         let program = alone(&op.layer, &candidate.spec, candidate.kernel.id());
-        let weights = OpWeights { weight: op.weight.as_ref(), bias: op.bias.as_deref() };
+        let quantization = op.quantization.borrow();
+        let weights = OpWeights { weight: op.weight.as_ref(), bias: op.bias.as_deref(), quantization };
         let mut executable = self.backend.compile(&program, &[weights])?;
         let input = vec![0.5; program.input_spec().elements()];
         let mut output = vec![0.0; program.output_spec().elements()];
@@ -218,25 +223,40 @@ impl<'a> Tuner<'a> {
     }
 }
 
-/// A program of one operation. Its first input is the program's; the others are zeros, which takes the
-/// same time.
+/// The part of a measurement's key that says how sparse the weight is, where time depends on it: the share of
+/// elements that are not zero, in thousandths.
+fn density(op: &LoweredOp) -> String {
+    match op.weight.as_ref().filter(|weight| is_sparse(weight.format())) {
+        None => String::new(),
+        Some(weight) => {
+            let filled = weight.to_f32().iter().filter(|&&value| value != 0.0).count();
+            format!("|{:.3}", filled as f64 / weight.elements().max(1) as f64)
+        }
+    }
+}
+
+/// Whether kernels for a format may pass over elements that are zero.
+const fn is_sparse(format: Format) -> bool {
+    !matches!(format, Format::DenseF32 | Format::DenseF16 | Format::Int8 | Format::Int4)
+}
+
+/// A program of one operation. Its first input is the program's where that is f32; all else is zeros, which take
+/// the same time.
 fn alone(layer: &str, op: &OpSpec, kernel: dlis_backend::KernelId) -> Program {
     let mut slots = Vec::new();
     let mut arena_bytes = 0;
-    let residual = op.epilogue.residual.then_some(op.output);
-    for spec in op.inputs.iter().copied().chain(residual).chain([op.output]) {
+    let mut place = |spec: TensorSpec| {
         slots.push(Slot { spec, offset: arena_bytes });
         arena_bytes += AlignedBytes::round_up(spec.bytes());
-    }
-    let inputs = op.inputs.len();
-    let output = SlotId(slots.len() - 1);
-    let step = Step {
-        layer: layer.to_owned(),
-        op: op.clone(),
-        kernel,
-        inputs: (0..inputs).map(SlotId).collect(),
-        residual: residual.map(|_| SlotId(inputs)),
-        output,
+        SlotId(slots.len() - 1)
     };
-    Program { name: layer.to_owned(), slots, steps: vec![step], input: SlotId(0), output, arena_bytes }
+    let inputs: Vec<SlotId> = op.inputs.iter().map(|&spec| place(spec)).collect();
+    let residual = op.epilogue.residual.then(|| place(op.output));
+    let output = place(op.output);
+    // A program's own input and output are f32: one that nobody reads or writes stands in.
+    let idle = place(TensorSpec::f32(1, [1, 1, 1], Layout::Nchw));
+    let or_idle = |slot: SlotId, spec: &TensorSpec| if spec.dtype == DType::F32 { slot } else { idle };
+    let (from, to) = (or_idle(inputs[0], &op.inputs[0]), or_idle(output, &op.output));
+    let step = Step { layer: layer.to_owned(), op: op.clone(), kernel, inputs, residual, output };
+    Program { name: layer.to_owned(), slots, steps: vec![step], input: from, output: to, arena_bytes }
 }

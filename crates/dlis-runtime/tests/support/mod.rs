@@ -1,6 +1,9 @@
 //! What several of the tests need.
 #![allow(dead_code, reason = "no test needs all of it")]
 
+pub(crate) mod anything;
+pub(crate) mod compressed;
+pub(crate) mod integers;
 pub(crate) mod oracle;
 pub(crate) mod random_graph;
 

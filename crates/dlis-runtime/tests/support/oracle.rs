@@ -7,6 +7,12 @@ use dlis_model::{Network, Op, Value};
 
 /// The result of a network on a batch of NCHW images.
 pub(crate) fn evaluate(network: &Network, batch: usize, input: &[f32]) -> Vec<f32> {
+    let output = network.graph().output();
+    layers(network, batch, input).into_iter().find(|(value, _)| *value == output).unwrap().1
+}
+
+/// The network's input and the result of every layer.
+pub(crate) fn layers(network: &Network, batch: usize, input: &[f32]) -> Vec<(Value, Vec<f32>)> {
     let graph = network.graph();
     let shape = graph.input_shape();
     let input = Tensor::new([batch, shape.channels, shape.height, shape.width], input.to_vec());
@@ -18,7 +24,11 @@ pub(crate) fn evaluate(network: &Network, batch: usize, input: &[f32]) -> Vec<f3
         };
         results.push(compute(layer.op, inputs, &parameter));
     }
-    get(&input, &results, graph.output()).values().to_vec()
+    let values = std::iter::once(Value::Input).chain((0..results.len()).map(Value::Layer));
+    values
+        .zip(std::iter::once(&input).chain(&results))
+        .map(|(value, tensor)| (value, tensor.values().to_vec()))
+        .collect()
 }
 
 fn get<'a>(input: &'a Tensor, results: &'a [Tensor], value: Value) -> &'a Tensor {

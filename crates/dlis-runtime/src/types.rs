@@ -1,0 +1,146 @@
+//! The element type of every tensor: f32, or u8 where the network says what its elements stand for.
+
+use dlis_backend::{Backend, Layout, OpQuantization, Operation};
+use dlis_formats::{DType, Format, Quantization, Weight};
+
+use crate::lower::{Lowered, LoweredOp, Source};
+
+/// Element types of an operation: its inputs are all of one, its residual is of that of its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Types {
+    /// Of the inputs.
+    pub inputs: DType,
+    /// Of the output.
+    pub output: DType,
+}
+
+impl Types {
+    /// All f32.
+    pub const F32: Self = Self { inputs: DType::F32, output: DType::F32 };
+
+    /// The operation that moves a tensor from the one type to the other, or to another layout.
+    pub(crate) const fn conversion(self) -> Operation {
+        match (self.inputs, self.output) {
+            (DType::F32, DType::U8) => Operation::Quantize,
+            (DType::U8, DType::F32) => Operation::Dequantize,
+            _ => Operation::Reorder,
+        }
+    }
+}
+
+/// What the elements of an operation's u8 tensors stand for; an [`OpQuantization`] of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Quantizations {
+    /// One an input where they are u8, else none.
+    pub inputs: Vec<Quantization>,
+    /// Of the residual, where there is one and it is u8.
+    pub residual: Option<Quantization>,
+    /// Of the output, where it is u8.
+    pub output: Option<Quantization>,
+}
+
+impl Quantizations {
+    /// Those of a conversion of a tensor of this quantisation.
+    pub(crate) fn of_conversion(types: Types, quantization: Option<Quantization>) -> Self {
+        let input = quantization.filter(|_| types.inputs == DType::U8);
+        let output = quantization.filter(|_| types.output == DType::U8);
+        Self { inputs: input.into_iter().collect(), residual: None, output }
+    }
+
+    /// As a backend takes it.
+    pub fn borrow(&self) -> OpQuantization<'_> {
+        OpQuantization { inputs: &self.inputs, residual: self.residual, output: self.output }
+    }
+}
+
+/// Decides the element types of every operation, and expands weights in formats that no kernel executes.
+///
+/// - A convolution or linear layer runs in u8 if its weight is of integers and its input has a quantisation;
+///   its output is then u8 if that, and its residual, has one too. Otherwise its activations are f32, whatever
+///   the format of its weight.
+/// - A pooling, sum, concatenation or activation runs in u8 if all its inputs are made as u8 and its output has
+///   a quantisation; a max-pooling only moves elements, so that both must be the same, and its output has its
+///   input's where the network gives it none.
+/// - Everything else is f32.
+///
+/// Of these the first is taken that some kernel of the backend executes in some layout; failing all, with
+/// the weight expanded to dense f32.
+pub(crate) fn assign_types(lowered: &mut Lowered, backend: &dyn Backend, batch: usize) {
+    for index in 0..lowered.ops.len() {
+        if let Operation::MaxPool(_) = lowered.ops[index].operation {
+            let input = lowered.ops[index].inputs[0].tensor();
+            if lowered.made_as(input) == DType::U8 {
+                lowered.quantization[index + 1] = lowered.quantization[index + 1].or(lowered.quantization[input]);
+            }
+        }
+        let wishes = wishes(lowered, index);
+        let quantization = std::mem::take(&mut lowered.quantization);
+        let op = &mut lowered.ops[index];
+        let mut assigned = wishes.into_iter().any(|types| {
+            op.types = types;
+            executable(op, backend, batch)
+        });
+        if let Some(weight) = op.weight.take_if(|weight| !assigned && weight.format() != Format::DenseF32) {
+            op.expanded = Some(weight.format());
+            op.weight = Some(Weight::F32(weight.to_f32().into_owned()));
+            op.types = Types::F32;
+            assigned = executable(op, backend, batch);
+            if !assigned {
+                // What is reported is the network's own format.
+                op.expanded = None;
+                op.weight = Some(weight);
+            }
+        }
+        let of = |source: Source, dtype: DType| quantization[source.tensor()].filter(|_| dtype == DType::U8);
+        op.quantization = Quantizations {
+            inputs: op.inputs.iter().filter_map(|&source| of(source, op.types.inputs)).collect(),
+            residual: op.residual.and_then(|source| of(source, op.types.output)),
+            output: of(Source::Op(index), op.types.output),
+        };
+        lowered.quantization = quantization;
+    }
+}
+
+/// The element types that an operation may have, best first.
+fn wishes(lowered: &Lowered, index: usize) -> Vec<Types> {
+    let op = &lowered.ops[index];
+    let quantization = |source: Source| lowered.quantization[source.tensor()];
+    let (output, residual) = (quantization(Source::Op(index)), op.residual.map(quantization));
+    let integers = |weight: &Weight| matches!(weight.format(), Format::Int8 | Format::Int4);
+    let inputs = |holds: &dyn Fn(Source) -> bool| op.inputs.iter().all(|&source| holds(source));
+    let mut wishes = Vec::with_capacity(3);
+    match op.operation {
+        Operation::Conv2d(_) | Operation::Linear(_)
+            if op.weight.as_ref().is_some_and(integers) && inputs(&|source| quantization(source).is_some()) =>
+        {
+            if output.is_some() && residual.is_none_or(|residual| residual.is_some()) {
+                wishes.push(Types { inputs: DType::U8, output: DType::U8 });
+            }
+            wishes.push(Types { inputs: DType::U8, output: DType::F32 });
+        }
+        Operation::MaxPool(_)
+        | Operation::AvgPool(_)
+        | Operation::GlobalAvgPool
+        | Operation::Add
+        | Operation::Concat
+        | Operation::Activation(_) => {
+            let same = |source| quantization(source) == output;
+            let fits = !matches!(op.operation, Operation::MaxPool(_)) || inputs(&same);
+            if output.is_some() && fits && inputs(&|source| lowered.made_as(source.tensor()) == DType::U8) {
+                wishes.push(Types { inputs: DType::U8, output: DType::U8 });
+            }
+        }
+        _ => {}
+    }
+    wishes.push(Types::F32);
+    wishes
+}
+
+/// Whether some kernel executes the operation in some layout.
+fn executable(op: &LoweredOp, backend: &dyn Backend, batch: usize) -> bool {
+    let kernels = || backend.kernels().iter().filter(|kernel| kernel.id().op() == op.operation.name());
+    Layout::ALL.into_iter().any(|layout| {
+        let spec = op.spec(batch, layout);
+        kernels().any(|kernel| kernel.support(&spec, backend.hardware()).is_yes())
+    })
+}
