@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::StackPoint;
 
 /// The version of the record's form that is written, and the one that is read.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A value that no measurement can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,23 @@ impl InvalidField {
     pub(crate) fn new(field: impl Into<String>, expected: impl Into<String>, found: impl fmt::Display) -> Self {
         Self { field: field.into(), expected: expected.into(), found: found.to_string() }
     }
+}
+
+/// What compression left of the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compression {
+    /// The recipe in a sentence; empty for the network as trained.
+    pub description: String,
+    /// Share of the convolutions' and linear layers' weights that are zero, 0 to 1.
+    pub sparsity: f64,
+    /// Elements of all weights, zeros included.
+    pub weights: u64,
+    /// Bytes of all weights in their formats, before any kernel packed them.
+    pub stored_weight_bytes: u64,
+    /// Multiply-accumulates of one image if zeros count like any other weight; channels that were removed do
+    /// not.
+    pub macs: u64,
 }
 
 /// How often the network was right.
@@ -129,7 +146,7 @@ impl Memory {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Predicted {
-    /// Multiply-accumulates of the dense network, per inference.
+    /// Multiply-accumulates per inference, as [`Compression::macs`] counts them.
     pub macs: u64,
     /// Bytes moved at least, per inference.
     pub bytes: u64,
@@ -202,6 +219,8 @@ pub struct Record {
     pub id: String,
     /// What was measured.
     pub point: StackPoint,
+    /// What its recipe and format left of the network.
+    pub compression: Compression,
     /// How often it was right.
     pub accuracy: Accuracy,
     /// How long an inference takes.
@@ -239,6 +258,9 @@ impl Record {
         let id = self.point.id();
         if self.id != id {
             return Err(InvalidField::new("id", format!("`{id}`, the id of its point"), format!("`{}`", self.id)));
+        }
+        if !(0.0..=1.0).contains(&self.compression.sparsity) {
+            return Err(InvalidField::new("compression.sparsity", "0 to 1", self.compression.sparsity));
         }
         self.accuracy.validate()?;
         self.validate_latency()?;

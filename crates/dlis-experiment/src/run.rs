@@ -23,11 +23,13 @@ pub use self::accuracies::{Accuracies, AccuraciesError};
 pub use self::error::RunError;
 pub use self::timing::{Timing, protocol, time};
 
-use self::accuracy::{AccuracyError, classify};
+pub(crate) use self::accuracy::classify;
+
+use self::accuracy::AccuracyError;
 use self::record::record;
 use self::timing::{latencies, ramp};
-use crate::catalogue::{Catalogue, Loaded, backend};
-use crate::record::{Accuracy, Memory, Record, Startup};
+use crate::catalogue::{Catalogue, Loaded, backend, digest};
+use crate::record::{Accuracy, Compression, Memory, Record, Startup};
 use crate::{Experiment, StackPoint, Store};
 
 /// What counted and predicted memory may differ by before a record says so: bookkeeping of the sessions.
@@ -89,7 +91,30 @@ pub fn groups(points: &[StackPoint]) -> Vec<Vec<&StackPoint>> {
     groups
 }
 
-/// Measures every point of the experiment that has no record in the store yet.
+/// A point that cannot be: its choices each mean something but do not go together, as a recipe that the network
+/// has no artefact of, or a format that a layer of it does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excluded {
+    /// The point.
+    pub point: StackPoint,
+    /// Why it cannot be.
+    pub reason: String,
+}
+
+/// The points for which there are artefacts, and those for which there are not. Nothing is loaded, so that a
+/// format that does not fit is found only when the point's turn comes.
+pub fn possible(points: Vec<StackPoint>, catalogue: &Catalogue) -> (Vec<StackPoint>, Vec<Excluded>) {
+    let (mut possible, mut excluded) = (Vec::with_capacity(points.len()), Vec::new());
+    for point in points {
+        match catalogue.has_recipe(&point.network, &point.recipe) {
+            Ok(()) => possible.push(point),
+            Err(error) => excluded.push(Excluded { reason: error.to_string(), point }),
+        }
+    }
+    (possible, excluded)
+}
+
+/// Measures every point of the experiment that has no record in the store yet, and returns those that cannot be.
 ///
 /// # Errors
 ///
@@ -99,8 +124,9 @@ pub fn run(
     laboratory: &mut Laboratory,
     store: &mut Store,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<(), RunError> {
+) -> Result<Vec<Excluded>, RunError> {
     let all = experiment.expand(laboratory.hw.logical_cores, &laboratory.hw.fingerprint());
+    let (all, mut excluded) = possible(all, &laboratory.catalogue);
     let todo: Vec<StackPoint> = all.iter().filter(|point| !store.contains(&point.id())).cloned().collect();
     let protocol = protocol(experiment);
     let mut work = Work { points: all.len(), todo: todo.len(), finished: all.len() - todo.len(), done: 0.0, progress };
@@ -108,14 +134,25 @@ pub fn run(
         laboratory.accuracies.learn(record.accuracy.clone());
     }
     for group in groups(&todo) {
-        for record in measure_group(&group, laboratory, &protocol, &mut work)? {
+        work.say(0.0, &format!("loading {}, {}", group[0].network, group[0].recipe));
+        let loaded = match load(group[0], &laboratory.catalogue) {
+            Err(RunError::Catalogue { source, .. }) if source.excludes() => {
+                let of = |point: &&StackPoint| Excluded { point: (*point).clone(), reason: source.to_string() };
+                excluded.extend(group.iter().map(of));
+                work.points -= group.len();
+                work.say(group.len() as f64, "passed over what cannot be");
+                continue;
+            }
+            loaded => loaded?,
+        };
+        for record in measure_group(&group, &loaded, laboratory, &protocol, &mut work)? {
             store.append(record)?;
         }
         laboratory.cache.save()?;
         work.finished += group.len();
         work.say(0.0, STORED);
     }
-    Ok(())
+    Ok(excluded)
 }
 
 /// How far a run has come. A point's work counts as one, of which most is measuring.
@@ -148,21 +185,21 @@ struct Prepared<'p> {
     memory: Memory,
     startup: Startup,
     notes: Vec<String>,
-    macs: u64,
+    compression: Compression,
 }
 
 fn measure_group(
     group: &[&StackPoint],
+    loaded: &Loaded,
     laboratory: &mut Laboratory,
     protocol: &Protocol,
     work: &mut Work<'_>,
 ) -> Result<Vec<Record>, RunError> {
     let first = group[0];
-    let loaded = load(first, &laboratory.catalogue)?;
-    let weights = weights_digest(&loaded);
+    let weights = hex(&digest(&loaded.network));
     let mut prepared = Vec::with_capacity(group.len());
     for &point in group {
-        prepared.push(prepare(point, &loaded, &weights, laboratory, work)?);
+        prepared.push(prepare(point, loaded, &weights, laboratory, work)?);
     }
     let images = usize::min(first.batch, laboratory.dataset.len());
     let inputs = input(&prepared[0].session, &laboratory.dataset, images);
@@ -201,6 +238,7 @@ fn prepare<'p>(
         notes.push("the weights are made up: the accuracy means nothing".to_owned());
     }
     notes.extend(fallbacks(&point.algorithm, &plan));
+    notes.extend(expanded(&plan));
     let accuracy = accuracy(point, &plan, loaded, weights, laboratory, work)?;
     let before = laboratory.allocated.map(|allocated| allocated());
     // A copy of the plan goes in and is freed within, so that what is counted is the session alone.
@@ -220,8 +258,8 @@ fn prepare<'p>(
     }
     let prepare_ns = (plan_time.as_nanos() as f64) + session.prepare_ns() as f64;
     let startup = Startup { load_ns: loaded.load_time.as_nanos() as f64, prepare_ns };
-    let macs = loaded.network.graph().macs().saturating_mul(point.batch as u64);
-    Ok(Prepared { point, session, accuracy, memory, startup, notes, macs })
+    let compression = loaded.compression.clone();
+    Ok(Prepared { point, session, accuracy, memory, startup, notes, compression })
 }
 
 /// Convolutions that a fixed choice could not be had for.
@@ -237,17 +275,12 @@ fn fallbacks(policy: &Policy, plan: &Plan) -> Option<String> {
     ))
 }
 
-/// Names the weights of a network: what accuracy depends on beside the kernels.
-fn weights_digest(loaded: &Loaded) -> String {
-    let mut hash = Sha256::new();
-    for (name, weight) in loaded.network.weights() {
-        hash.update(name.as_bytes());
-        hash.update(weight.format().name().as_bytes());
-        for value in weight.to_f32().iter() {
-            hash.update(value.to_le_bytes());
-        }
-    }
-    hex(&hash.finalize())
+/// Layers whose weights no kernel executes in their format.
+fn expanded(plan: &Plan) -> Option<String> {
+    let expanded: Vec<_> = plan.ops().iter().filter_map(|op| Some((op.layer.as_str(), op.expanded?))).collect();
+    let (first, format) = expanded.first()?;
+    let count = expanded.len();
+    Some(format!("no kernel executes the weights of {count} layers, {format} of `{first}` the first: made dense f32"))
 }
 
 fn hex(bytes: &[u8]) -> String {

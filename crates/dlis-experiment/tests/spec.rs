@@ -28,26 +28,65 @@ fn with(lines: &str) -> String {
 }
 
 #[test]
-fn the_built_in_experiment_has_48_points() {
+fn the_built_in_experiment_has_every_algorithm_and_every_recipe() {
     let experiment = Experiment::builtin();
     assert_eq!(experiment.name, "default");
     assert_eq!(experiment.accuracy.dataset, Dataset::Embedded);
     let points = experiment.expand(8, HW);
-    assert_eq!(points.len(), 48);
-    assert_eq!(points[0].to_string(), "vgg16-cifar10 / none / dense-f32 / fixed:direct / rayon, 1 thread, static");
+    let recipes = experiment.grids[1].recipes.len();
+    // 3 networks, 4 algorithms, 2 backends, 2 thread counts; then the recipes with one algorithm on one backend.
+    assert_eq!(points.len(), 48 + 3 * recipes * 2);
+    assert_eq!(points[0].to_string(), "vgg16-cifar10 / none / stored / fixed:direct / rayon, 1 thread, static");
     assert_eq!(points[1].threads, 8);
     assert_eq!(points[2].backend, "omp");
-    assert_eq!(points[47].to_string(), "mobilenet-cifar10 / none / dense-f32 / measured / omp, 8 threads, static");
+    assert_eq!(points[47].to_string(), "mobilenet-cifar10 / none / stored / measured / omp, 8 threads, static");
+    assert_eq!(points[48].to_string(), "vgg16-cifar10 / int8 / stored / measured / omp, 1 thread, static");
     assert!(points.iter().all(|point| point.validate().is_ok() && point.hw == HW));
     assert_eq!(points, experiment.expand(8, HW));
     // On one core `"all"` threads are one.
-    assert_eq!(experiment.expand(1, HW).len(), 24);
+    assert_eq!(experiment.expand(1, HW).len(), points.len() / 2);
+}
+
+#[test]
+fn grids_share_what_they_do_not_list() {
+    let text = with(
+        r#"
+threads = [3]
+formats = ["stored", "dense-f32"]
+[[grids]]
+algorithms = ["heuristic"]
+[[grids]]
+recipes = ["none", "int8"]
+formats = ["stored"]
+algorithms = ["heuristic", "measured"]
+"#,
+    );
+    let points = Experiment::parse("x.toml", &text).unwrap().expand(8, HW);
+    let shown: Vec<String> = points.iter().map(|p| format!("{} {} {}", p.recipe, p.format, p.algorithm)).collect();
+    // What both have is listed once.
+    let expected = [
+        "none stored heuristic",
+        "none dense-f32 heuristic",
+        "none stored measured",
+        "int8 stored heuristic",
+        "int8 stored measured",
+    ];
+    assert_eq!(shown, expected);
+    assert!(points.iter().all(|point| point.threads == 3 && point.network == "vgg16-cifar10"));
+    pointed(with("[[grids]]\nthread = [1]"), "4:1: unknown field `thread`");
+    pointed(with("[[grids]]\nthreads = []"), "4:11: an empty list");
+    pointed(with("[[grids]]\nrecipes = ['a']\n[[grids]]\nrecipes = ['b', 'b']"), "6:17: `b` is listed twice");
+    // A choice is refused where it stands.
+    let text = with("[[grids]]\nrecipes = ['a']\n[[grids]]\nrecipes = ['a', 'b']");
+    let accepts = |_, value: &str| if value == "b" { Err("no".to_owned()) } else { Ok(()) };
+    let error = Experiment::parse("x.toml", &text).unwrap().check(accepts).unwrap_err();
+    assert!(error.to_string().starts_with("x.toml:6:17: no"), "{error}");
 }
 
 #[test]
 fn what_is_left_out_has_a_default() {
     let experiment = Experiment::parse("x.toml", &with("")).unwrap();
-    assert_eq!(experiment.threads, [Threads::Count(1), Threads::All]);
+    assert_eq!(experiment.grids[0].threads, [Threads::Count(1), Threads::All]);
     assert_eq!(experiment.expand(4, HW).len(), 2);
     assert_eq!(experiment.constraints, Default::default());
 }
@@ -151,7 +190,7 @@ fn the_schema_documents_every_key() {
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["required"], serde_json::json!(["name", "networks"]));
     let properties = schema["properties"].as_object().unwrap();
-    assert_eq!(properties.len(), 12);
+    assert_eq!(properties.len(), 13);
     let check = |key: &str, property: &serde_json::Value| {
         assert!(property["description"].as_str().is_some_and(|text| text.len() > 10), "{key}: {property}");
     };

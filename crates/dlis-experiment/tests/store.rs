@@ -119,7 +119,7 @@ fn garbage_between_records_is_refused_with_line_and_field() {
     assert!(wrong_type.contains("field `latency.samples`: invalid type: string \"many\""), "{wrong_type}");
     let unknown = refused(&good.replacen("\"top1\":", "\"top_1\":", 1));
     assert!(unknown.contains("field `accuracy.top_1`: unknown field"), "{unknown}");
-    let layer = refused(&good.replacen("\"macs\":", "\"mac\":", 2).replacen("\"mac\":", "\"macs\":", 1));
+    let layer = refused(&good.replacen("\"macs\":", "\"mac\":", 3).replacen("\"mac\":", "\"macs\":", 2));
     assert!(layer.contains("field `layers[0].mac`"), "{layer}");
     assert!(refused(&good.replacen("\"samples\":60", "\"samples\":1e999", 1)).contains("latency.samples"));
     assert!(refused(&format!("{}{}\n", good.trim_end(), good.trim_end())).contains("trailing"));

@@ -22,16 +22,18 @@ const MAX_SESSIONS: usize = 16;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Why the accuracy could not be measured.
-#[derive(Debug)]
-pub(super) enum AccuracyError {
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AccuracyError {
     /// A session could not be made or run.
+    #[error(transparent)]
     Session(SessionError),
     /// The dataset or the backend.
+    #[error("{0}")]
     Other(String),
 }
 
 /// Classifies all images of `dataset`; `progress` is told the share done, 0 to 1.
-pub(super) fn classify(
+pub(crate) fn classify(
     plan: &Plan,
     dataset: &Dataset,
     threads: usize,

@@ -41,7 +41,7 @@ pub(super) fn record(
             .push(format!("the profile's layers sum to {percent:.0} % of the median: the machine was unsteady"));
     }
     let predicted = Predicted {
-        macs: prepared.macs,
+        macs: prepared.compression.macs.saturating_mul(point.batch as u64),
         bytes: layers.iter().map(|layer| layer.bytes).sum(),
         roofline_ns: roofline.as_ref().map(|_| layers.iter().filter_map(|layer| layer.roofline_ns).sum()),
         peak_flops_per_s: roofline.as_ref().map(Roofline::flops_per_s),
@@ -52,6 +52,7 @@ pub(super) fn record(
         schema: SCHEMA,
         id: point.id(),
         point: point.clone(),
+        compression: prepared.compression,
         accuracy: prepared.accuracy,
         throughput_images_per_s: point.batch as f64 * 1e9 / latency.median_ns,
         latency: Latency {

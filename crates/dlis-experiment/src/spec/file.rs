@@ -1,5 +1,6 @@
 //! The keys of an experiment file, and what makes their values meaningful.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -8,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use toml::Spanned;
 
-use super::{Experiment, MAX_POINTS, Source, SpecError};
+use super::{Experiment, Grid, MAX_POINTS, Source, SpecError};
 use crate::recommend::Constraints;
 use dlis_runtime::Policy;
 
@@ -20,7 +21,8 @@ fn list<T>(values: impl IntoIterator<Item = T>) -> List<T> {
     Spanned::new(0..0, values.into_iter().map(|value| Spanned::new(0..0, value)).collect())
 }
 
-/// A DLIS experiment: a grid of stack points. Every combination of the values of the lists is one point.
+/// A DLIS experiment: a grid of stack points, or several. Every combination of the values of a grid's lists is
+/// one point, but for those that cannot be, such as a recipe that a network has no artefact of.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "DLIS experiment")]
@@ -32,11 +34,14 @@ struct ExperimentFile {
     /// `mobilenet-cifar10`) or by the path of an artefact.
     #[schemars(with = "Vec<String>", length(min = 1))]
     networks: List<String>,
-    /// Layer 2: compression recipes. `none` is the network as trained.
+    /// Layer 2: compression recipes. `none` is the network as trained; `int8` (integer weights and activations)
+    /// and `int4` (integer weights) are made on the spot; any other, such as `prune-90`, is the artefact
+    /// `NETWORK.RECIPE.safetensors` beside the network's weights.
     #[serde(default = "recipes")]
     #[schemars(with = "Vec<String>", length(min = 1))]
     recipes: List<String>,
-    /// Layer 3: formats of the weights.
+    /// Layer 3: formats of the weights. `stored` is as the recipe left them; any other, such as `csr-f32`, is what
+    /// the compressed layers are converted to, where that changes no value.
     #[serde(default = "formats")]
     #[schemars(with = "Vec<String>", length(min = 1))]
     formats: List<String>,
@@ -67,6 +72,10 @@ struct ExperimentFile {
     #[serde(default = "batches")]
     #[schemars(with = "Vec<u32>", length(min = 1), inner(range(min = 1, max = 65_536)))]
     batches: List<usize>,
+    /// Several grids instead of one: each has the lists above, but for those that it gives itself.
+    #[serde(default)]
+    #[schemars(extend("default" = []))]
+    grids: Vec<GridFile>,
     /// On which images accuracy is measured.
     #[serde(default)]
     accuracy: AccuracySpec,
@@ -79,11 +88,56 @@ struct ExperimentFile {
     constraints: ConstraintsFile,
 }
 
+/// One of several grids of stack points.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+struct GridFile {
+    /// Layer 1: the networks of this grid.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
+    networks: Option<List<String>>,
+    /// Layer 2: its compression recipes.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
+    recipes: Option<List<String>>,
+    /// Layer 3: its formats of the weights.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
+    formats: Option<List<String>>,
+    /// Layer 3: its choices of algorithms.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
+    algorithms: Option<List<String>>,
+    /// Layer 4: its backends.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
+    backends: Option<List<String>>,
+    /// Layer 4: its thread counts.
+    #[schemars(with = "Option<Vec<Threads>>", length(min = 1))]
+    threads: Option<List<Threads>>,
+    /// Layer 4: its schedules of parallel loops.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
+    schedules: Option<List<String>>,
+    /// Layer 4: its numbers of images per inference.
+    #[schemars(with = "Option<Vec<u32>>", length(min = 1))]
+    batches: Option<List<usize>>,
+}
+
+impl GridFile {
+    /// One with nothing of its own.
+    const NOTHING: Self = Self {
+        networks: None,
+        recipes: None,
+        formats: None,
+        algorithms: None,
+        backends: None,
+        threads: None,
+        schedules: None,
+        batches: None,
+    };
+}
+
 fn recipes() -> List<String> {
     list(["none".to_owned()])
 }
 fn formats() -> List<String> {
-    list(["dense-f32".to_owned()])
+    list([crate::catalogue::STORED.to_owned()])
 }
 fn algorithms() -> List<String> {
     list(["measured".to_owned()])
@@ -269,28 +323,15 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Experiment, SpecError> {
     let source = Source { file: file.to_owned(), text: text.to_owned(), ..Source::default() };
     let mut reader = Reader { file, text, source };
     let whole = 0..0;
-    let experiment = Experiment {
-        name: reader.name(keys.name)?,
-        networks: reader.list(StackLayer::Network, keys.networks, path_or_name)?,
-        recipes: reader.list(StackLayer::Recipe, keys.recipes, path_or_name)?,
-        formats: reader.list(StackLayer::Format, keys.formats, path_or_name)?,
-        algorithms: reader.list(StackLayer::Algorithm, keys.algorithms, |text: String| {
-            text.parse::<Policy>().map_err(|e| e.to_string())
-        })?,
-        backends: reader.list(StackLayer::Backend, keys.backends, path_or_name)?,
-        threads: reader.list(StackLayer::Threads, keys.threads, Ok)?,
-        schedules: reader.list(StackLayer::Schedule, keys.schedules, |text: String| {
-            text.parse::<Schedule>().map_err(|e| e.to_string())
-        })?,
-        batches: reader.list(StackLayer::Batch, keys.batches, |batch| {
-            let fits = (1..=MAX_BATCH).contains(&batch);
-            if fits { Ok(batch) } else { Err(format!("a batch of {batch} images: expected 1 to {MAX_BATCH}")) }
-        })?,
-        accuracy: keys.accuracy,
-        latency: keys.latency,
-        constraints: reader.constraints(keys.constraints)?,
-        source: reader.source,
-    };
+    let name = reader.name(keys.name.clone())?;
+    let own = if keys.grids.is_empty() { vec![GridFile::NOTHING] } else { keys.grids.clone() };
+    let mut grids = Vec::with_capacity(own.len());
+    for own in own {
+        grids.push(reader.grid(&keys, own)?);
+    }
+    let constraints = reader.constraints(keys.constraints)?;
+    let experiment =
+        Experiment { name, grids, accuracy: keys.accuracy, latency: keys.latency, constraints, source: reader.source };
     if experiment.grid_size() > MAX_POINTS {
         let message = format!("a grid of {} stack points: expected at most {MAX_POINTS}", experiment.grid_size());
         return Err(SpecError::at(file, text, Some(whole), message));
@@ -319,6 +360,29 @@ impl Reader<'_> {
         Err(self.error(span, message))
     }
 
+    /// One grid: its own lists, and the shared ones for those that it has not.
+    fn grid(&mut self, shared: &ExperimentFile, own: GridFile) -> Result<Grid, SpecError> {
+        self.source.spans.push(BTreeMap::new());
+        let or = |own: Option<List<String>>, shared: &List<String>| own.unwrap_or_else(|| shared.clone());
+        Ok(Grid {
+            networks: self.list(StackLayer::Network, or(own.networks, &shared.networks), path_or_name)?,
+            recipes: self.list(StackLayer::Recipe, or(own.recipes, &shared.recipes), path_or_name)?,
+            formats: self.list(StackLayer::Format, or(own.formats, &shared.formats), path_or_name)?,
+            algorithms: self.list(StackLayer::Algorithm, or(own.algorithms, &shared.algorithms), |text| {
+                text.parse::<Policy>().map_err(|e| e.to_string())
+            })?,
+            backends: self.list(StackLayer::Backend, or(own.backends, &shared.backends), path_or_name)?,
+            threads: self.list(StackLayer::Threads, own.threads.unwrap_or_else(|| shared.threads.clone()), Ok)?,
+            schedules: self.list(StackLayer::Schedule, or(own.schedules, &shared.schedules), |text| {
+                text.parse::<Schedule>().map_err(|e| e.to_string())
+            })?,
+            batches: self.list(StackLayer::Batch, own.batches.unwrap_or_else(|| shared.batches.clone()), |batch| {
+                let fits = (1..=MAX_BATCH).contains(&batch);
+                if fits { Ok(batch) } else { Err(format!("a batch of {batch} images: expected 1 to {MAX_BATCH}")) }
+            })?,
+        })
+    }
+
     fn list<T, U: fmt::Display>(
         &mut self,
         layer: StackLayer,
@@ -335,7 +399,9 @@ impl Reader<'_> {
                 return Err(self.error(span, format!("`{value}` is listed twice")));
             }
             converted.push(value);
-            self.source.spans.entry(layer).or_default().push(span);
+            if let Some(spans) = self.source.spans.last_mut() {
+                spans.entry(layer).or_default().push(span);
+            }
         }
         if converted.is_empty() {
             return Err(self.error(whole, format!("an empty list: expected at least one {layer}")));

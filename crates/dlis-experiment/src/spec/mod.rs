@@ -28,7 +28,7 @@ pub const MAX_POINTS: usize = 100_000;
 
 const DEFAULT: &str = include_str!("../../experiments/default.toml");
 
-/// A grid of stack points, and how each is measured.
+/// Stack points, and how each is measured.
 ///
 /// ```
 /// use dlis_experiment::Experiment;
@@ -50,6 +50,21 @@ const DEFAULT: &str = include_str!("../../experiments/default.toml");
 pub struct Experiment {
     /// Its name.
     pub name: String,
+    /// The points: those of every grid.
+    pub grids: Vec<Grid>,
+    /// On which images accuracy is measured.
+    pub accuracy: AccuracySpec,
+    /// How long latency is measured.
+    pub latency: LatencySpec,
+    /// What an answer has to keep.
+    pub constraints: Constraints,
+    /// The text it was read from, to point at.
+    source: Source,
+}
+
+/// All combinations of some choices on each layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
     /// Networks of the zoo, or paths of artefacts.
     pub networks: Vec<String>,
     /// Compression recipes.
@@ -66,27 +81,66 @@ pub struct Experiment {
     pub schedules: Vec<Schedule>,
     /// Images per inference.
     pub batches: Vec<usize>,
-    /// On which images accuracy is measured.
-    pub accuracy: AccuracySpec,
-    /// How long latency is measured.
-    pub latency: LatencySpec,
-    /// What an answer has to keep.
-    pub constraints: Constraints,
-    /// The text it was read from, to point at.
-    source: Source,
 }
 
-/// A text, and where in it the choices of each layer stand.
+impl Grid {
+    /// Choices on each layer, from the network down.
+    fn dimensions(&self) -> [usize; 8] {
+        [
+            self.networks.len(),
+            self.recipes.len(),
+            self.formats.len(),
+            self.algorithms.len(),
+            self.backends.len(),
+            self.threads.len(),
+            self.schedules.len(),
+            self.batches.len(),
+        ]
+    }
+
+    /// Number of combinations.
+    pub fn size(&self) -> usize {
+        self.dimensions().into_iter().fold(1, usize::saturating_mul)
+    }
+
+    /// The points in order, the network changing slowest and the batch fastest; the first [`MAX_POINTS`].
+    pub fn points<'a>(&'a self, all_threads: usize, hw: &'a str) -> impl Iterator<Item = StackPoint> + 'a {
+        let dimensions = self.dimensions();
+        (0..self.size().min(MAX_POINTS)).map(move |index| {
+            // The digits of `index`, the last dimension lowest.
+            let mut rest = index;
+            let mut at = [0; 8];
+            for (digit, size) in at.iter_mut().zip(dimensions).rev() {
+                *digit = rest % size;
+                rest /= size;
+            }
+            let [network, recipe, format, algorithm, backend, threads, schedule, batch] = at;
+            StackPoint {
+                network: self.networks[network].clone(),
+                recipe: self.recipes[recipe].clone(),
+                format: self.formats[format].clone(),
+                algorithm: self.algorithms[algorithm].clone(),
+                backend: self.backends[backend].clone(),
+                threads: self.threads[threads].count(all_threads),
+                schedule: self.schedules[schedule],
+                batch: self.batches[batch],
+                hw: hw.to_owned(),
+            }
+        })
+    }
+}
+
+/// A text, and where in it the choices of each grid's layers stand.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 struct Source {
     file: String,
     text: String,
-    spans: BTreeMap<StackLayer, Vec<Range<usize>>>,
+    spans: Vec<BTreeMap<StackLayer, Vec<Range<usize>>>>,
 }
 
 impl Experiment {
-    /// The experiment that runs when none is given: 3 networks, 4 choices of algorithm, 2 backends, 1 and
-    /// all threads.
+    /// The experiment that runs when none is given: of 3 networks as trained, 4 choices of algorithm on 2
+    /// backends; of their compressed forms, the measured choice on one; each with 1 and all threads.
     ///
     /// # Panics
     ///
@@ -129,57 +183,18 @@ impl Experiment {
         file::parse(file, text)
     }
 
-    /// Choices on each layer of the grid, from the network down.
-    fn dimensions(&self) -> [usize; 8] {
-        [
-            self.networks.len(),
-            self.recipes.len(),
-            self.formats.len(),
-            self.algorithms.len(),
-            self.backends.len(),
-            self.threads.len(),
-            self.schedules.len(),
-            self.batches.len(),
-        ]
-    }
-
     /// Points before duplicates are removed.
     pub fn grid_size(&self) -> usize {
-        self.dimensions().into_iter().fold(1, usize::saturating_mul)
+        self.grids.iter().map(Grid::size).fold(0, usize::saturating_add)
     }
 
-    /// Its stack points on a machine with `all_threads` threads and the fingerprint `hw`: all combinations,
-    /// the network changing slowest and the batch fastest. A point that comes up twice, as when `"all"`
-    /// threads are one, is listed once.
+    /// Its stack points on a machine with `all_threads` threads and the fingerprint `hw`: all combinations of
+    /// every grid, the network changing slowest and the batch fastest. A point that comes up twice, as when
+    /// `"all"` threads are one, is listed once.
     pub fn expand(&self, all_threads: usize, hw: &str) -> Vec<StackPoint> {
         let mut seen = BTreeSet::new();
-        let mut points = Vec::new();
-        let dimensions = self.dimensions();
-        for index in 0..self.grid_size().min(MAX_POINTS) {
-            // The digits of `index`, the last dimension lowest.
-            let mut rest = index;
-            let mut at = [0; 8];
-            for (digit, size) in at.iter_mut().zip(dimensions).rev() {
-                *digit = rest % size;
-                rest /= size;
-            }
-            let [network, recipe, format, algorithm, backend, threads, schedule, batch] = at;
-            let point = StackPoint {
-                network: self.networks[network].clone(),
-                recipe: self.recipes[recipe].clone(),
-                format: self.formats[format].clone(),
-                algorithm: self.algorithms[algorithm].clone(),
-                backend: self.backends[backend].clone(),
-                threads: self.threads[threads].count(all_threads),
-                schedule: self.schedules[schedule],
-                batch: self.batches[batch],
-                hw: hw.to_owned(),
-            };
-            if seen.insert(point.clone()) {
-                points.push(point);
-            }
-        }
-        points
+        let points = self.grids.iter().flat_map(|grid| grid.points(all_threads, hw));
+        points.filter(|point| seen.insert(point.clone())).collect()
     }
 
     /// Asks `accepts` about every choice the file makes on every layer, as text, and turns its first
@@ -205,22 +220,24 @@ impl Experiment {
         fn texts<T: fmt::Display>(values: &[T]) -> Vec<String> {
             values.iter().map(ToString::to_string).collect()
         }
-        let choices = [
-            (StackLayer::Network, texts(&self.networks)),
-            (StackLayer::Recipe, texts(&self.recipes)),
-            (StackLayer::Format, texts(&self.formats)),
-            (StackLayer::Algorithm, texts(&self.algorithms)),
-            (StackLayer::Backend, texts(&self.backends)),
-            (StackLayer::Threads, texts(&self.threads)),
-            (StackLayer::Schedule, texts(&self.schedules)),
-            (StackLayer::Batch, texts(&self.batches)),
-        ];
-        for (layer, values) in choices {
-            for (index, value) in values.iter().enumerate() {
-                accepts(layer, value).map_err(|message| {
-                    let span = self.source.spans.get(&layer).and_then(|spans| spans.get(index)).cloned();
-                    SpecError::at(&self.source.file, &self.source.text, span, message)
-                })?;
+        for (grid, spans) in self.grids.iter().zip(&self.source.spans) {
+            let choices = [
+                (StackLayer::Network, texts(&grid.networks)),
+                (StackLayer::Recipe, texts(&grid.recipes)),
+                (StackLayer::Format, texts(&grid.formats)),
+                (StackLayer::Algorithm, texts(&grid.algorithms)),
+                (StackLayer::Backend, texts(&grid.backends)),
+                (StackLayer::Threads, texts(&grid.threads)),
+                (StackLayer::Schedule, texts(&grid.schedules)),
+                (StackLayer::Batch, texts(&grid.batches)),
+            ];
+            for (layer, values) in choices {
+                for (index, value) in values.iter().enumerate() {
+                    accepts(layer, value).map_err(|message| {
+                        let span = spans.get(&layer).and_then(|spans| spans.get(index)).cloned();
+                        SpecError::at(&self.source.file, &self.source.text, span, message)
+                    })?;
+                }
             }
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use dlis_backend::Schedule;
 use dlis_experiment::{
-    Accuracy, Latency, LayerProfile, Memory, Predicted, Provenance, Record, SCHEMA, StackPoint, Startup,
+    Accuracy, Compression, Latency, LayerProfile, Memory, Predicted, Provenance, Record, SCHEMA, StackPoint, Startup,
 };
 
 pub(crate) const HW: &str = "5eed0123456789ab";
@@ -123,6 +123,13 @@ pub(crate) fn record(network: usize, algorithm: &str, backend: &str, threads: us
     let noisy = jitter > 0.9;
     Record {
         schema: SCHEMA,
+        compression: Compression {
+            description: String::new(),
+            sparsity: 0.0,
+            weights: weight_bytes / 4,
+            stored_weight_bytes: weight_bytes,
+            macs: layers.iter().map(|layer| layer.macs).sum(),
+        },
         id,
         accuracy: Accuracy {
             dataset: "embedded".into(),
