@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use dlis_backend::Schedule;
-use dlis_experiment::catalogue::{BACKENDS, NO_RECIPE, has_kernel};
+use dlis_experiment::catalogue::{BACKENDS, NO_RECIPE, STORED, has_kernel};
 use dlis_experiment::run::{Timing, time};
+use dlis_experiment::spec::{Grid, Threads};
 use dlis_experiment::{StackPoint, TUNING_FILE};
 use dlis_hw::Hardware;
 use dlis_runtime::TuneCache;
@@ -31,7 +32,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for group in dlis_experiment::run::groups(&points) {
         let first = group[0];
-        eprintln!("timing {}, batch {}, {} thread(s)", first.network, first.batch, first.threads);
+        let (network, recipe, format) = (&first.network, &first.recipe, &first.format);
+        eprintln!("timing {network}, {recipe}, {format}, batch {}, {} thread(s)", first.batch, first.threads);
         let peak = peaks.flops_per_s(first.threads);
         for (point, timing) in group.iter().zip(time(&group, &catalogue(), &mut cache, args.budget_ms)?) {
             rows.push(Row { point: (*point).clone(), share: peak.map(|peak| timing.flops_per_s() / peak), timing });
@@ -48,6 +50,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
         "network",
+        "recipe",
+        "format",
         "batch",
         "threads",
         "backend",
@@ -79,29 +83,17 @@ fn points(args: &BenchArgs, threads: &[usize], hw: &Hardware) -> Result<Vec<Stac
     for policy in &algorithms {
         has_kernel(policy).map_err(Failure::new)?;
     }
-    let mut points = Vec::new();
-    for network in or(&args.network, || owned(&NETWORKS)) {
-        for &batch in &or(&args.batch, || vec![1, 32]) {
-            for &threads in threads {
-                for algorithm in &algorithms {
-                    for backend in or(&args.backend, || owned(&BACKENDS)) {
-                        points.push(StackPoint {
-                            network: network.clone(),
-                            recipe: NO_RECIPE.to_owned(),
-                            format: "dense-f32".to_owned(),
-                            algorithm: algorithm.clone(),
-                            backend,
-                            threads,
-                            schedule: Schedule::Static,
-                            batch,
-                            hw: hw.fingerprint(),
-                        });
-                    }
-                }
-            }
-        }
-    }
-    Ok(points)
+    let grid = Grid {
+        networks: or(&args.network, || owned(&NETWORKS)),
+        recipes: or(&args.recipe, || owned(&[NO_RECIPE])),
+        formats: or(&args.format, || owned(&[STORED])),
+        algorithms,
+        backends: or(&args.backend, || owned(&BACKENDS)),
+        threads: threads.iter().copied().map(Threads::Count).collect(),
+        schedules: vec![Schedule::Static],
+        batches: or(&args.batch, || vec![1, 32]),
+    };
+    Ok(grid.points(hw.logical_cores, &hw.fingerprint()).collect())
 }
 
 struct Row {
@@ -112,11 +104,13 @@ struct Row {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 10] {
+    fn cells(&self) -> [String; 12] {
         let ms = |ns: f64| format!("{:.3}", ns / 1e6);
         let latency = &self.timing.latency;
         [
             self.point.network.clone(),
+            self.point.recipe.clone(),
+            self.point.format.clone(),
             self.point.batch.to_string(),
             self.point.threads.to_string(),
             self.point.backend.clone(),

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use dlis_experiment::quantity::{parse_bytes, parse_rate, parse_share, parse_time_ns};
 
+use crate::break_even::BreakEvenArgs;
+use crate::paper::PaperArgs;
+
 /// Which network, compression, data format, algorithm, backend and thread count fits an accuracy, latency
 /// and memory budget on this hardware?
 #[derive(Debug, Parser)]
@@ -35,14 +38,28 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   cargo xtask explain resnet18-cifar10 --algorithm measured --threads 2
   cargo xtask explain vgg16-cifar10 --layers
+  cargo xtask explain vgg16-cifar10 --recipe int8 --threads 2
   cargo xtask explain mobilenet-cifar10 --trace out.json    then open it in ui.perfetto.dev")]
     Explain(ExplainArgs),
     /// Time networks, or what a parallel loop costs, without accuracy.
     #[command(after_help = "Examples:
   cargo xtask bench                                     every backend and algorithm
   cargo xtask bench --network mobilenet-cifar10 --batch 1 --json
+  cargo xtask bench --network vgg16-cifar10 --recipe none --recipe int8 --algorithm measured
   cargo xtask bench --fork-join --threads 2             beside GCC's OpenMP")]
     Bench(BenchArgs),
+    /// Find the sparsity from which each compressed format beats dense, layer by layer. Run again after an
+    /// interruption, it goes on.
+    #[command(after_help = "Examples:
+  cargo xtask break-even vgg16-cifar10
+  cargo xtask break-even resnet18-cifar10 --formats csr-f32,bsr-16x1 --threads 2 --layers layer3,layer4")]
+    BreakEven(BreakEvenArgs),
+    /// Draw the paper's figures and tables with ours beside them.
+    #[command(after_help = "Examples:
+  cargo xtask paper                                  all of them, on one page
+  cargo xtask paper memory --accuracy 92%
+  cargo xtask paper times --records results/compression")]
+    Paper(PaperArgs),
     /// Fetch or describe datasets.
     #[command(after_help = "Examples:\n  cargo xtask datasets fetch cifar10\n  cargo xtask datasets list")]
     Datasets(DatasetsArgs),
@@ -97,6 +114,12 @@ pub(crate) struct RecommendArgs {
     /// Only these networks; may be repeated.
     #[arg(long)]
     pub(crate) network: Vec<String>,
+    /// Only these recipes; may be repeated.
+    #[arg(long)]
+    pub(crate) recipe: Vec<String>,
+    /// Only these formats; may be repeated.
+    #[arg(long)]
+    pub(crate) format: Vec<String>,
     /// Only these choices of algorithms; may be repeated.
     #[arg(long)]
     pub(crate) algorithm: Vec<dlis_runtime::Policy>,
@@ -118,6 +141,12 @@ pub(crate) struct RecommendArgs {
 pub(crate) struct ExplainArgs {
     /// A network of the zoo, or the path of an artefact.
     pub(crate) network: String,
+    /// How it is compressed: `none`, `int8`, `int4`, or the recipe of an artefact.
+    #[arg(long, default_value = "none")]
+    pub(crate) recipe: String,
+    /// The format of the compressed weights: `stored` is as the recipe left them.
+    #[arg(long, default_value = "stored")]
+    pub(crate) format: String,
     /// How kernels are chosen: `heuristic`, `measured`, `fixed:ALGORITHM` or `fixed:OP/DTYPE/FORMAT/ALGORITHM/ISA`.
     #[arg(long, default_value = "heuristic")]
     pub(crate) algorithm: dlis_runtime::Policy,
@@ -146,6 +175,12 @@ pub(crate) struct BenchArgs {
     /// Networks; may be repeated [default: the three of CIFAR-10].
     #[arg(long)]
     pub(crate) network: Vec<String>,
+    /// Recipes; may be repeated [default: none].
+    #[arg(long)]
+    pub(crate) recipe: Vec<String>,
+    /// Formats of the compressed weights; may be repeated [default: stored].
+    #[arg(long)]
+    pub(crate) format: Vec<String>,
     /// Choices of algorithms; may be repeated [default: direct, im2col-gemm, implicit-gemm and measured].
     #[arg(long)]
     pub(crate) algorithm: Vec<dlis_runtime::Policy>,
@@ -165,7 +200,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Measure what a parallel loop costs, beside GCC's OpenMP.
-    #[arg(long, conflicts_with_all = ["network", "algorithm", "backend", "batch"])]
+    #[arg(long, conflicts_with_all = ["network", "recipe", "format", "algorithm", "backend", "batch"])]
     pub(crate) fork_join: bool,
 }
 

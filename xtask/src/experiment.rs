@@ -1,20 +1,19 @@
 //! `cargo xtask experiment` and `cargo xtask report`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use dlis_experiment::catalogue::{BACKENDS, as_format, has_kernel};
 use dlis_experiment::recommend::Constraints;
-use dlis_experiment::run::{Progress, STORED, groups, run as measure};
-use dlis_experiment::{
-    Experiment, RECORDS_FILE, Record, StackLayer, StackPoint, Store, catalogue, report, spec, table,
-};
+use dlis_experiment::run::{Excluded, Progress, STORED, groups, possible, run as measure};
+use dlis_experiment::{Experiment, RECORDS_FILE, Record, StackLayer, StackPoint, Store, report, spec, table};
 use dlis_hw::Hardware;
 use dlis_runtime::ParsePolicyError;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
 use crate::command::{ExperimentArgs, ReportArgs};
-use crate::laboratory::{default_results, laboratory, root};
+use crate::laboratory::{catalogue, default_results, laboratory, root};
 use crate::output::say;
 use crate::recommend;
 
@@ -37,9 +36,9 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     experiment.check(accepts)?;
     let out = args.out.clone().unwrap_or_else(|| root().join("results").join(&experiment.name));
     let hw = Hardware::detect();
-    let points = experiment.expand(hw.logical_cores, &hw.fingerprint());
+    let (points, excluded) = possible(experiment.expand(hw.logical_cores, &hw.fingerprint()), &catalogue());
     if args.dry_run {
-        return dry_run(&points, &out.join(RECORDS_FILE));
+        return dry_run(&points, &excluded, &out.join(RECORDS_FILE));
     }
     std::fs::create_dir_all(&out).map_err(|error| Failure::new(format!("{}: {error}", out.display())))?;
     let mut store = Store::open(out.join(RECORDS_FILE))?;
@@ -56,12 +55,16 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         let bar = bar();
         let result = measure(&experiment, &mut laboratory, &mut store, &mut |progress| show(&bar, &progress));
         bar.finish_and_clear();
-        result?;
+        print_excluded(&result?);
     } else {
         eprintln!("all {} stack points have been measured before", points.len());
+        print_excluded(&excluded);
     }
     let of_experiment: Vec<Record> = points.iter().filter_map(|point| store.get(&point.id())).cloned().collect();
     print_table(&of_experiment);
+    for sentence in report::slower_points(&of_experiment) {
+        say!("not faster: {sentence}");
+    }
     if experiment.constraints != Constraints::default() {
         say!("");
         recommend::print(&of_experiment, &experiment.constraints);
@@ -71,7 +74,7 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
 }
 
 /// Lists the points and whether they have a record, writing nothing.
-fn dry_run(points: &[StackPoint], records: &Path) -> Result<(), Failure> {
+fn dry_run(points: &[StackPoint], excluded: &[Excluded], records: &Path) -> Result<(), Failure> {
     let known = if records.is_file() { Store::read(records)? } else { Vec::new() };
     let known: BTreeSet<&str> = known.iter().map(|record| record.id.as_str()).collect();
     let mut left = 0;
@@ -82,7 +85,19 @@ fn dry_run(points: &[StackPoint], records: &Path) -> Result<(), Failure> {
         say!("{} {id} {point}", if is_left { "left" } else { "done" });
     }
     say!("{left} of {} stack points are left, in {} groups", points.len(), groups(points).len());
+    print_excluded(excluded);
     Ok(())
+}
+
+/// Says which points cannot be, a line for each reason.
+fn print_excluded(excluded: &[Excluded]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for excluded in excluded {
+        *counts.entry(&excluded.reason).or_default() += 1;
+    }
+    for (reason, count) in counts {
+        eprintln!("passed over {count} stack points that cannot be: {reason}");
+    }
 }
 
 pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
@@ -95,18 +110,15 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
 /// Whether a choice of an experiment file means anything here.
 fn accepts(layer: StackLayer, value: &str) -> Result<(), String> {
     match layer {
-        StackLayer::Network => crate::laboratory::catalogue().knows(value).map_err(|error| error.to_string()),
-        StackLayer::Backend if !catalogue::BACKENDS.contains(&value) => {
-            Err(format!("no backend `{value}`; known: {}", catalogue::BACKENDS.join(", ")))
+        StackLayer::Network => catalogue().knows(value).map_err(|error| error.to_string()),
+        StackLayer::Backend if !BACKENDS.contains(&value) => {
+            Err(format!("no backend `{value}`; known: {}", BACKENDS.join(", ")))
         }
-        StackLayer::Recipe if value != catalogue::NO_RECIPE => {
-            Err(format!("no recipe `{value}`; known: {}", catalogue::NO_RECIPE))
+        StackLayer::Recipe => catalogue().knows_recipe(value),
+        StackLayer::Format => as_format(value).map(|_| ()),
+        StackLayer::Algorithm => {
+            value.parse().map_err(|error: ParsePolicyError| error.to_string()).and_then(|policy| has_kernel(&policy))
         }
-        StackLayer::Format => catalogue::executes(value),
-        StackLayer::Algorithm => value
-            .parse()
-            .map_err(|error: ParsePolicyError| error.to_string())
-            .and_then(|policy| catalogue::has_kernel(&policy)),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask explain`.
 
-use dlis_experiment::catalogue::{NO_RECIPE, backend, has_kernel};
+use dlis_experiment::catalogue::{backend, has_kernel};
 use dlis_runtime::{Planner, Session, TuneCache, chrome_trace};
 
 use crate::Failure;
@@ -14,7 +14,7 @@ const TRACED: usize = 10;
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     has_kernel(&args.algorithm).map_err(Failure::new)?;
-    let network = catalogue().network(&args.network, NO_RECIPE, "dense-f32")?.network;
+    let network = catalogue().network(&args.network, &args.recipe, &args.format)?.network;
     let system = backend(&args.backend, args.threads, args.schedule)?;
     let mut cache = TuneCache::in_memory();
     let planner = Planner::new(&*system).policy(args.algorithm.clone()).batch(args.batch).cache(&mut cache);

@@ -24,9 +24,10 @@ pub(crate) fn default_results() -> PathBuf {
     root().join("results/default")
 }
 
-/// Where the weights of the zoo are.
+/// Where the weights of the zoo are, and what recipes made of them.
 pub(crate) fn catalogue() -> Catalogue {
-    Catalogue::new(root().join("datasets"))
+    let threads = Hardware::detect().logical_cores;
+    Catalogue::new(root().join("datasets")).keep_derived(root().join("results/derived")).threads(threads)
 }
 
 /// Where CIFAR-10 in full is, once it is fetched.

@@ -21,6 +21,8 @@ pub(crate) fn run(args: &RecommendArgs) -> Result<(), Failure> {
     let records = Store::read(&path)?;
     let mut only = BTreeMap::new();
     only.insert(StackLayer::Network, args.network.clone());
+    only.insert(StackLayer::Recipe, args.recipe.clone());
+    only.insert(StackLayer::Format, args.format.clone());
     only.insert(StackLayer::Backend, args.backend.clone());
     only.insert(StackLayer::Algorithm, args.algorithm.iter().map(ToString::to_string).collect());
     only.insert(StackLayer::Threads, args.threads.iter().map(ToString::to_string).collect());

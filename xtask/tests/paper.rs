@@ -6,7 +6,13 @@ use std::process::{Command, Output};
 
 fn paper(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.arg("paper").args(args).arg("--out").arg(folder.join("out")).arg("--curves").arg(folder.join("curves.jsonl"));
+    command
+        .arg("paper")
+        .args(args)
+        .arg("--out")
+        .arg(folder.join("out"))
+        .arg("--curves")
+        .arg(folder.join("curves.jsonl"));
     command.output().unwrap()
 }
 

@@ -101,7 +101,8 @@ fn a_choice_that_no_kernel_has_is_refused_before_anything_is_measured() {
     let file = folder.path().join("typo.toml");
     for (line, expected) in [
         ("algorithms = [\"fixed:implict-gemm\"]", "implicit-gemm"),
-        ("formats = [\"dense-f16\"]", "dense-f32"),
+        ("formats = [\"dense-f64\"]", "dense-f32"),
+        ("recipes = [\"prune\"]", "none, int8, int4"),
         ("backends = [\"openmp\"]", "rayon, omp"),
     ] {
         fs::write(&file, format!("name = \"typo\"\nnetworks = [\"mobilenet-cifar10\"]\n{line}\n")).unwrap();
