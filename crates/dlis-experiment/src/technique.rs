@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::Record;
 use crate::catalogue::NO_RECIPE;
 
+/// Share of zeros above which dense weights are taken for pruned ones: training leaves next to none.
+const PRUNED: f64 = 0.05;
+
 /// What was done to a network to make it smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -61,7 +64,7 @@ impl Technique {
 
     /// The technique of a record, by what ran: the formats of its kernels tell all but the pruning of
     /// channels, which leaves dense weights behind. Where several apply, the one that stores the fewest bits
-    /// a weight counts. A recipe whose weights were made dense again is told by its name.
+    /// a weight counts. A recipe whose weights were made dense again is told by its name and its zeros.
     pub fn of(record: &Record) -> Self {
         let kernels = record.layers.iter().filter_map(|layer| layer.kernel.split('/').nth(2));
         let formats = || kernels.clone().chain([record.point.format.as_str()]);
@@ -87,7 +90,7 @@ impl Technique {
             () if named(&["ternary", "ttq"]) => Self::Ternary,
             () if named(&["int4"]) => Self::Int4,
             () if named(&["int8", "quantise"]) => Self::Int8,
-            () if named(&["magnitude", "weight", "unstructured", "sparse", "csr", "bsr", "2:4"]) => Self::WeightPruning,
+            () if record.compression.sparsity > PRUNED => Self::WeightPruning,
             () => Self::ChannelPruning,
         }
     }

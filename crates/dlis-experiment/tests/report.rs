@@ -80,7 +80,7 @@ fn the_csv_has_a_row_a_record_and_quotes_what_needs_it() {
     let mut records = support::records();
     records[0].notes = vec!["one, two".into(), "said \"three\"\nfour".into()];
     let csv = report::csv(&records);
-    assert!(csv.contains(",\"one, two; said \"\"three\"\"\nfour\",1\r\n"), "{}", &csv[..900]);
+    assert!(csv.contains(",\"one, two; said \"\"three\"\"\nfour\",2\r\n"), "{}", &csv[..900]);
     let lines: Vec<&str> = csv.split("\r\n").collect();
     assert_eq!(lines.len(), records.len() + 2);
     assert_eq!(lines.last(), Some(&""));

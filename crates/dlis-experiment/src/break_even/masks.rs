@@ -58,9 +58,8 @@ pub(super) fn random_weight(format: Format, dims: &[usize], sparsity: f64, seed:
             }
         }
         Format::Ternary2Bit | Format::Ternary5In8 => {
-            fill(&mut values, [rows, columns], [1, 1], sparsity, &mut random, |random| {
-                if random.below(2) == 0 { 0.125 } else { -0.25 }
-            })
+            let value = |random: &mut SplitMix64| if random.below(2) == 0 { 0.125 } else { -0.25 };
+            fill(&mut values, [rows, columns], [1, 1], sparsity, &mut random, value);
         }
         _ => {
             let block = format.block().unwrap_or([1, 1]);

@@ -20,14 +20,14 @@ use crate::lines::LinesError;
 pub enum BreakEvenError {
     /// There is no such backend, or it can't be started.
     #[error(transparent)]
-    Backend(#[from] CatalogueError),
+    Backend(Box<CatalogueError>),
     /// A shape is not of a layer.
     #[error("{shape}: {source}")]
     Shape {
         /// The layer.
         shape: String,
         /// Why not.
-        source: GraphError,
+        source: Box<GraphError>,
     },
     /// Weights do not fit their layer.
     #[error("{shape}: {source}")]
@@ -35,7 +35,7 @@ pub enum BreakEvenError {
         /// The layer.
         shape: String,
         /// Why not.
-        source: WeightError,
+        source: Box<WeightError>,
     },
     /// The dense layer can't be planned.
     #[error("{shape}, dense: {source}")]
@@ -57,7 +57,7 @@ pub enum BreakEvenError {
     },
     /// The measurements can't be kept.
     #[error(transparent)]
-    Store(#[from] LinesError),
+    Store(#[from] Box<LinesError>),
 }
 
 /// What to measure.
@@ -127,7 +127,8 @@ pub fn measure(
     store: &mut Measurements,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Outcome, BreakEvenError> {
-    let system = backend(&settings.backend, settings.threads, Schedule::Static)?;
+    let system = backend(&settings.backend, settings.threads, Schedule::Static)
+        .map_err(|error| BreakEvenError::Backend(Box::new(error)))?;
     let mut outcome = Outcome::default();
     let total = shapes.len() * settings.formats.len();
     let mut done = 0;
@@ -147,7 +148,7 @@ pub fn measure(
                 match series(&named.shape, format, &left, settings, &*system, cache, &mut tell)? {
                     Ok(measurements) => {
                         outcome.measured += measurements.len();
-                        store.append(measurements)?;
+                        store.append(measurements).map_err(Box::new)?;
                     }
                     Err(reason) => {
                         outcome.unsupported.push(Unsupported { shape: named.shape.to_string(), format, reason });
@@ -281,10 +282,11 @@ fn alone(
 ) -> Result<Result<Alone, PlanError>, BreakEvenError> {
     let name = || shape.to_string();
     let format = weight.format();
-    let graph = shape.graph().map_err(|source| BreakEvenError::Shape { shape: name(), source })?;
+    let graph = shape.graph().map_err(|source| BreakEvenError::Shape { shape: name(), source: Box::new(source) })?;
     let bias = Weight::F32(ArrayD::from_elem(IxDyn(&weight.dims()[..1]), 0.125));
     let weights = BTreeMap::from([("layer.weight".to_owned(), weight), ("layer.bias".to_owned(), bias)]);
-    let network = Network::new(graph, weights).map_err(|source| BreakEvenError::Weight { shape: name(), source })?;
+    let network = Network::new(graph, weights)
+        .map_err(|source| BreakEvenError::Weight { shape: name(), source: Box::new(source) })?;
     let planner = Planner::new(system).policy(Policy::Measured).batch(settings.batch).cache(cache);
     let plan = match planner.plan(&network) {
         Ok(plan) => plan,

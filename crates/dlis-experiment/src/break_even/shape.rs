@@ -41,7 +41,7 @@ impl LayerShape {
         let [channels, height, width] = self.input;
         let mut graph = Graph::builder("layer", Shape::new(channels, height, width));
         let input = graph.input();
-        let output = graph.add_layer("layer", self.layer.clone(), &[input]);
+        let output = graph.add_layer("layer", self.layer, &[input]);
         graph.finish(output)
     }
 

@@ -9,7 +9,12 @@ fn optional<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-const FIGURES: [Figure; 40] = [
+const FIGURES: [Figure; 45] = [
+    ("compression_description", |r| r.compression.description.clone()),
+    ("compression_sparsity", |r| r.compression.sparsity.to_string()),
+    ("compression_weights", |r| r.compression.weights.to_string()),
+    ("compression_stored_weight_bytes", |r| r.compression.stored_weight_bytes.to_string()),
+    ("compression_macs", |r| r.compression.macs.to_string()),
     ("accuracy_dataset", |r| r.accuracy.dataset.clone()),
     ("accuracy_images", |r| r.accuracy.images.to_string()),
     ("accuracy_top1", |r| r.accuracy.top1.to_string()),

@@ -263,3 +263,21 @@ fn an_accurate_record_stands_for_its_technique_before_a_fast_one() {
     assert_eq!(chosen(0.99).point.recipe, "ttq");
     assert!(choose(&records, "mobilenet-cifar10", crate::Technique::Int8, 1, 0.0).is_none());
 }
+
+#[test]
+fn techniques_are_told_by_kernels_then_by_names_and_zeros() {
+    use crate::Technique;
+    let dense = dense();
+    let of = |recipe: &str, kernel: &'static str, sparsity: f64| {
+        let mut record = with(&dense, recipe, "stored", &[("pw1", kernel, 300.0, 14, 100)]);
+        record.compression.sparsity = sparsity;
+        Technique::of(&record)
+    };
+    assert_eq!(Technique::of(&dense), Technique::Plain);
+    assert_eq!(of("prune-90", CSR, 0.9), Technique::WeightPruning);
+    assert_eq!(of("prune-90", GEMM, 0.9), Technique::WeightPruning);
+    assert_eq!(of("channels-50", GEMM, 0.0), Technique::ChannelPruning);
+    assert_eq!(of("a", TERNARY, 0.6), Technique::Ternary);
+    assert_eq!(of("ternary", GEMM, 0.6), Technique::Ternary);
+    assert_eq!(of("none", "conv2d/u8/int8/implicit-gemm/avx2", 0.0), Technique::Int8);
+}
