@@ -151,7 +151,7 @@ fn impossible_values_are_refused_by_field() {
     assert_eq!(refused_value(|r| r.layers[3].median_ns = -1.0), "layers[3].median_ns");
     assert_eq!(refused_value(|r| r.energy_joules = Some(-1.0)), "energy_joules");
     assert_eq!(refused_value(|r| r.point.threads = 0), "point.threads");
-    assert_eq!(refused_value(|r| r.schema = 2), "schema");
+    assert_eq!(refused_value(|r| r.schema = 3), "schema");
     let on_disk = refused(&line(&good).replacen("\"threads\":8", "\"threads\":4", 1));
     assert!(on_disk.contains("`id` is"), "{on_disk}");
     assert!(on_disk.contains("the id of its point"), "{on_disk}");
@@ -159,13 +159,13 @@ fn impossible_values_are_refused_by_field() {
 
 #[test]
 fn records_of_another_version_are_named_as_such() {
-    let newer = refused(&line(&three()[2]).replacen("\"schema\":1", "\"schema\":2,\"colour\":3", 1));
-    assert!(newer.contains("schema 2, but this version of DLIS reads schema 1"), "{newer}");
+    let newer = refused(&line(&three()[2]).replacen("\"schema\":2", "\"schema\":3,\"colour\":3", 1));
+    assert!(newer.contains("schema 3, but this version of DLIS reads schema 2"), "{newer}");
 }
 
 #[test]
 fn a_file_that_is_no_store_is_never_cut() {
-    for text in ["Dear diary", "{\"a\":", "{\"schema\":2}", "\0\0\0\0", "[1, 2"] {
+    for text in ["Dear diary", "{\"a\":", "{\"schema\":3}", "\0\0\0\0", "[1, 2"] {
         let (_folder, path) = file(text.as_bytes());
         let error = Store::open(&path).unwrap_err();
         assert!(matches!(error, StoreError::Line { line: 1, .. }), "{error}");
@@ -175,7 +175,7 @@ fn a_file_that_is_no_store_is_never_cut() {
 
 #[test]
 fn lines_without_end_are_refused_before_they_fill_the_memory() {
-    let long = format!("{{\"schema\":1,\"id\":\"{}", "a".repeat(dlis_experiment::MAX_LINE_BYTES));
+    let long = format!("{{\"schema\":2,\"id\":\"{}", "a".repeat(dlis_experiment::MAX_LINE_BYTES));
     let (_folder, path) = file(long.as_bytes());
     let error = Store::open(&path).unwrap_err();
     assert!(matches!(error, StoreError::Line { source: LineError::TooLong, .. }), "{error}");
