@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dlis_model::Network;
 
+use crate::digest::Digest;
 use crate::recipe::Tuning;
 use crate::{CompressError, Constraint, Distill, FineTune, Trainer, TrainerError, TrainingProgress};
 
@@ -107,6 +108,11 @@ impl<'a> Context<'a> {
         &self.key
     }
 
+    /// The network before any compression.
+    pub fn teacher(&self) -> &Network {
+        &self.teacher
+    }
+
     /// The seed of everything random.
     pub fn seed(&self) -> u64 {
         self.seed
@@ -142,7 +148,8 @@ impl<'a> Context<'a> {
                 constraints.insert(name, constraint);
             }
         }
-        let key = format!("{}/{stage}", self.key);
+        // Of the network too: where training does not repeat itself bit for bit, what it makes of channels may differ.
+        let key = format!("{}/{stage}-{}", self.key, Digest::of(network));
         (self.watch)(Event::Stage { key: &key, epochs: tuning.epochs });
         let distill = tuning.distill.filter(|teaching| teaching.weight > 0.0).map(|teaching| Distill {
             teacher: Arc::clone(&self.teacher),

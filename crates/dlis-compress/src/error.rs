@@ -1,6 +1,6 @@
 //! What can go wrong in compression.
 
-use dlis_model::{FoldError, GraphError, WeightError};
+use dlis_model::{FoldError, GraphError, QuantizationError, WeightError};
 
 use crate::TrainerError;
 
@@ -74,6 +74,9 @@ pub enum CompressError {
     /// A compressed weight is ill-formed.
     #[error(transparent)]
     Weight(#[from] WeightError),
+    /// A quantisation is of no tensor of the network.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
     /// Batch-norm cannot be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),

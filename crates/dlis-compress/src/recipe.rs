@@ -221,18 +221,26 @@ impl Recipe {
                 Step::Ternary(ternary) => ternary.check(&fields)?,
                 Step::Quantise(quantise) => quantise.check(&fields)?,
             }
-            let before = self.steps[..index].iter().map(Step::kind).find(|&kind| !may_follow(step.kind(), kind));
-            if let Some(before) = before {
-                let problem = format!("{} cannot come after {before}", step.kind());
-                return Err(fields.error("kind", problem));
-            }
         }
+        check_order(self, &self.steps.iter().collect::<Vec<_>>())?;
         if !matches!(self.store.rest, Format::DenseF32 | Format::DenseF16) {
             let problem = format!("{}: expected dense-f32 or dense-f16", self.store.rest);
             return Err(fields.error("store.rest", problem));
         }
         Ok(())
     }
+}
+
+/// Whether each of these steps, of a recipe and those it is based on, can work on what those before it made.
+pub(crate) fn check_order(recipe: &Recipe, steps: &[&Step]) -> Result<(), CompressError> {
+    for (index, step) in steps.iter().enumerate() {
+        let before = steps[..index].iter().map(|step| step.kind());
+        if let Some(before) = before.into_iter().find(|&kind| !may_follow(step.kind(), kind)) {
+            let problem = format!("{} cannot come after {before}", step.kind());
+            return Err(Fields::new(&recipe.name).error("steps", problem));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a step of the kind `step` can work on what one of the kind `before` made: quantised networks are

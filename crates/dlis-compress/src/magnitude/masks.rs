@@ -48,11 +48,7 @@ impl Grid {
 
 /// Masks under which at least `sparsity` of all elements together are false, and as few as the pattern allows. Zeros
 /// are false before anything else; each weight keeps its largest group, so that no layer is cut off.
-pub(super) fn by_sparsity(
-    weights: &[ArrayD<f32>],
-    sparsity: f64,
-    pattern: Pattern,
-) -> Vec<ArrayD<bool>> {
+pub(super) fn by_sparsity(weights: &[ArrayD<f32>], sparsity: f64, pattern: Pattern) -> Vec<ArrayD<bool>> {
     let mut masks: Vec<ArrayD<bool>> = weights.iter().map(|weight| weight.mapv(|value| value != 0.0)).collect();
     let mut groups: Vec<Group> = Vec::new();
     let mut elements = 0;
@@ -62,9 +58,9 @@ pub(super) fn by_sparsity(
         let values = standard(weight);
         let start = groups.len();
         groups.extend((0..grid.len()).map(|group| {
-            let (sum, count) = grid.elements(group).fold((0f32, 0u8), |(sum, count), element| {
-                (sum + values[element] * values[element], count + 1)
-            });
+            let (sum, count) = grid
+                .elements(group)
+                .fold((0f32, 0u8), |(sum, count), element| (sum + values[element] * values[element], count + 1));
             Group { score: sum / f32::from(count), weight: index, index: group }
         }));
         // The largest group is kept: it is no candidate.
@@ -75,9 +71,8 @@ pub(super) fn by_sparsity(
         elements += weight.len();
         zeros += masks[index].iter().filter(|&&keep| !keep).count();
     }
-    groups.sort_unstable_by(|a, b| {
-        a.score.total_cmp(&b.score).then(a.weight.cmp(&b.weight)).then(a.index.cmp(&b.index))
-    });
+    groups
+        .sort_unstable_by(|a, b| a.score.total_cmp(&b.score).then(a.weight.cmp(&b.weight)).then(a.index.cmp(&b.index)));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is one")]
     let target = (sparsity * elements as f64).round() as usize;
     for group in &groups {

@@ -179,6 +179,12 @@ impl Magnitude {
         }
     }
 
+    /// Weights with at least this share of zeros among all of them, in row-major order.
+    pub(crate) fn prune(weights: &[ArrayD<f32>], sparsity: f64, pattern: Pattern) -> Vec<ArrayD<f32>> {
+        let masks = masks::by_sparsity(weights, sparsity, pattern);
+        weights.iter().zip(masks).map(|(weight, mask)| masked(weight, &mask)).collect()
+    }
+
     /// Masks of these weights.
     fn masks(&self, weights: &[ArrayD<f32>], sparsity: f64) -> Vec<ArrayD<bool>> {
         match (self.pattern, self.scope) {
@@ -238,6 +244,13 @@ impl Magnitude {
     }
 }
 
+/// The weight with zeros where the mask is false.
+fn masked(weight: &ArrayD<f32>, mask: &ArrayD<bool>) -> ArrayD<f32> {
+    let mut weight = weight.clone();
+    weight.zip_mut_with(mask, |value, &keep| *value = if keep { *value } else { 0.0 });
+    weight
+}
+
 impl Compressor for Magnitude {
     fn compress(&self, network: Network, context: &mut Context<'_>) -> Result<Network, CompressError> {
         self.check(&Fields::new(context.key()))?;
@@ -252,12 +265,10 @@ impl Compressor for Magnitude {
         drop(weights);
         let levels = self.levels(zeros as f64 / elements.max(1) as f64);
         for (stage, &sparsity) in levels.iter().enumerate() {
-            let mut weights = dense(&network, &names)?;
+            let weights = dense(&network, &names)?;
             let masks = self.masks(&weights, sparsity);
-            for (weight, mask) in weights.iter_mut().zip(&masks) {
-                weight.zip_mut_with(mask, |value, &keep| *value = if keep { *value } else { 0.0 });
-            }
-            network = replace(network, names.iter().cloned().zip(weights.into_iter().map(Weight::F32)))?;
+            let weights = weights.iter().zip(&masks).map(|(weight, mask)| Weight::F32(masked(weight, mask)));
+            network = replace(network, names.iter().cloned().zip(weights))?;
             if let Some(tuning) = self.tuning(stage + 1 == levels.len()) {
                 let masks = masks.into_iter().map(Constraint::Mask);
                 let constraints: BTreeMap<_, _> = names.iter().cloned().zip(masks).collect();
