@@ -8,7 +8,7 @@ use crate::{ConvertError, Format, FormatError, Indices};
 
 /// The blocks of the weight matrix that are not all zero, each in row-major order, and their block columns:
 /// compressed sparse rows of small dense blocks, which vector units execute without gathering (Gray et al.,
-/// *GPU Kernels for Block-Sparse Weights*, 2017; Elsen et al., *Fast Sparse ConvNets*, CVPR 2020, for blocks
+/// *GPU Kernels for Block-Sparse Weights*, 2017; Elsen et al., *Fast Sparse `ConvNets`*, CVPR 2020, for blocks
 /// of output channels).
 ///
 /// The matrix is that of [`Csr`](crate::Csr). A block of `[4, 1]` is 4 output channels of one column, one of `[1, 4]` is 4

@@ -271,3 +271,7 @@ fn scale_dense(mut array: ArrayD<f32>, factors: &[f32]) -> ArrayD<f32> {
     }
     array
 }
+
+#[cfg(test)]
+#[path = "weight_tests.rs"]
+mod tests;

@@ -295,4 +295,6 @@ fn json_error(key: &'static str) -> impl FnOnce(serde_json::Error) -> ArtefactPr
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod packed_tests;
+#[cfg(test)]
 mod tests;
