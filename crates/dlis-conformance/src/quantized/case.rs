@@ -50,6 +50,8 @@ pub enum Flavour {
     Extreme,
     /// Results far beyond both ends of a byte.
     Saturating,
+    /// Scales that are powers of two, so that many results lie exactly between two bytes.
+    Halves,
 }
 
 /// One quantised operation with its operands. The tensors are NCHW and so is [`op`](Self::op).
@@ -128,7 +130,7 @@ impl QuantizedCase {
             .collect();
         let moves = matches!(op.operation, Operation::MaxPool(_) | Operation::Reorder);
         let input_quantization: Vec<Quantization> = match input_type {
-            DType::U8 => case.inputs.iter().map(|_| quantization(&mut values, 0.05)).collect(),
+            DType::U8 => case.inputs.iter().map(|_| quantization(&mut values, 0.05, flavour)).collect(),
             _ => Vec::new(),
         };
         let weight: Option<Vec<i8>> = case
@@ -137,11 +139,12 @@ impl QuantizedCase {
             .filter(|_| weighted)
             .map(|weight| weight.values().iter().map(|_| integer(&mut values, flavour)).collect());
         let rows = op.output.channels;
-        let scales: Vec<f32> = weight.iter().flat_map(|_| 0..rows).map(|_| 0.01 + 0.005 * values.unit()).collect();
+        let mut scale = || if flavour == Flavour::Halves { 1.0 / 128.0 } else { 0.01 + 0.005 * values.unit() };
+        let scales: Vec<f32> = weight.iter().flat_map(|_| 0..rows).map(|_| scale()).collect();
         let columns = weight.as_ref().map_or(1, |weight| weight.len() / rows);
         // About a third of the bytes' range for the spread of the sums.
         let steps = if weighted {
-            (columns as f32).sqrt() * if flavour == Flavour::FourBits { 6.0 } else { 90.0 }
+            (columns as f32).sqrt() * if matches!(flavour, Flavour::FourBits | Flavour::Halves) { 6.0 } else { 90.0 }
         } else {
             1.0
         };
@@ -149,7 +152,7 @@ impl QuantizedCase {
         let of_scales = if weighted { 0.05 * 0.01 * steps } else { 0.06 };
         let output_quantization = (output == DType::U8).then(|| match input_quantization.first() {
             Some(&input) if moves => input,
-            _ => quantization(&mut values, of_scales * wide),
+            _ => quantization(&mut values, of_scales * wide, flavour),
         });
         let residual = case.residual.as_ref().filter(|_| weighted).map(|residual| match output {
             DType::U8 => Elements::Bytes(residual.values().iter().map(|_| byte(&mut values, flavour)).collect()),
@@ -157,10 +160,12 @@ impl QuantizedCase {
         });
         op.epilogue.residual = residual.is_some();
         let bias = case.bias.as_ref().filter(|_| weighted);
-        let bias = bias.map(|bias| bias.iter().map(|b| b * 40.0 * of_scales).collect());
+        let step = output_quantization.map_or(of_scales, Quantization::scale);
+        let whole = |steps: f32| if flavour == Flavour::Halves { steps.round() } else { steps };
+        let bias = bias.map(|bias| bias.iter().map(|b| whole(b * 40.0) * step).collect());
         Some(Self {
             residual_quantization: (op.epilogue.residual && output == DType::U8)
-                .then(|| quantization(&mut values, of_scales)),
+                .then(|| quantization(&mut values, of_scales, flavour)),
             name,
             op,
             inputs,
@@ -263,15 +268,18 @@ fn integer(values: &mut Values, flavour: Flavour) -> i8 {
         // Mostly of one sign, so that sums grow.
         Flavour::Extreme if below(values, 16) == 0 => 0,
         Flavour::Extreme => 254,
-        Flavour::FourBits => 120 + below(values, 15),
+        Flavour::FourBits | Flavour::Halves => 120 + below(values, 15),
         _ => below(values, 255),
     };
     i8::try_from(i32::from(number) - 127).unwrap_or(0)
 }
 
 /// A scale around `around`, and one of the zero points.
-fn quantization(values: &mut Values, around: f32) -> Quantization {
+fn quantization(values: &mut Values, around: f32, flavour: Flavour) -> Quantization {
     let zero_point = ZERO_POINTS[usize::from(below(values, 8))];
-    let scale = around * (1.0 + values.unit() / 4.0);
+    let scale = match flavour {
+        Flavour::Halves => around.log2().round().exp2(),
+        _ => around * (1.0 + values.unit() / 4.0),
+    };
     Quantization::new(scale, zero_point).unwrap_or_else(|error| panic!("scales are positive: {error}"))
 }

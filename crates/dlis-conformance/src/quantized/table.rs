@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::case::{Flavour, QuantizedCase};
 use crate::case::Case;
 
-const FLAVOURS: [Flavour; 4] = [Flavour::Plain, Flavour::FourBits, Flavour::Extreme, Flavour::Saturating];
+const FLAVOURS: [Flavour; 5] =
+    [Flavour::Plain, Flavour::FourBits, Flavour::Extreme, Flavour::Saturating, Flavour::Halves];
 
 /// The hand-written cases, every quantised operation among them. Their names are unique.
 ///
@@ -16,8 +17,8 @@ const FLAVOURS: [Flavour; 4] = [Flavour::Plain, Flavour::FourBits, Flavour::Extr
 pub fn quantized_cases() -> Vec<QuantizedCase> {
     let mut cases = Vec::new();
     for (index, case) in crate::cases().iter().filter(|case| !case.has_specials()).enumerate() {
-        cases.extend(QuantizedCase::of(case, DType::U8, FLAVOURS[index % 4]));
-        cases.extend(QuantizedCase::of(case, DType::U8, FLAVOURS[(index + 1 + index / 4 % 3) % 4]));
+        cases.extend(QuantizedCase::of(case, DType::U8, FLAVOURS[index % 5]));
+        cases.extend(QuantizedCase::of(case, DType::U8, FLAVOURS[(index + 1 + index / 5 % 4) % 5]));
         if index % 3 == 0 || case.op.epilogue.activation.is_some() {
             cases.extend(QuantizedCase::of(case, DType::F32, FLAVOURS[index % 2]));
         }
@@ -49,7 +50,7 @@ fn conversion(case: &Case, operation: Operation) -> Option<QuantizedCase> {
 
 /// Any valid quantised case of a bounded size, of the shapes of [`any_case`](crate::any_case).
 pub fn any_quantized_case() -> impl Strategy<Value = QuantizedCase> + Clone {
-    (crate::any_case(), 0..4_usize, any::<bool>())
+    (crate::any_case(), 0..5_usize, any::<bool>())
         .prop_filter_map("not computed on u8", |(case, flavour, float)| {
             QuantizedCase::of(&case, if float { DType::F32 } else { DType::U8 }, FLAVOURS[flavour])
                 .or_else(|| QuantizedCase::of(&case, DType::U8, FLAVOURS[flavour]))
