@@ -4,7 +4,7 @@ use dlis_model::{FoldError, GraphError, QuantizationError, WeightError};
 
 use crate::TrainerError;
 
-/// What can go wrong in compression.
+/// What can go wrong in compression. The largest of what it passes on is boxed: every result has room for it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompressError {
@@ -70,14 +70,32 @@ pub enum CompressError {
     },
     /// The compressed network's graph would be ill-formed.
     #[error(transparent)]
-    Graph(#[from] GraphError),
+    Graph(Box<GraphError>),
     /// A compressed weight is ill-formed.
     #[error(transparent)]
-    Weight(#[from] WeightError),
+    Weight(Box<WeightError>),
     /// A quantisation is of no tensor of the network.
     #[error(transparent)]
     Quantization(#[from] QuantizationError),
     /// Batch-norm cannot be folded.
     #[error(transparent)]
-    Fold(#[from] FoldError),
+    Fold(Box<FoldError>),
+}
+
+impl From<GraphError> for CompressError {
+    fn from(error: GraphError) -> Self {
+        Self::Graph(Box::new(error))
+    }
+}
+
+impl From<WeightError> for CompressError {
+    fn from(error: WeightError) -> Self {
+        Self::Weight(Box::new(error))
+    }
+}
+
+impl From<FoldError> for CompressError {
+    fn from(error: FoldError) -> Self {
+        Self::Fold(Box::new(error))
+    }
 }

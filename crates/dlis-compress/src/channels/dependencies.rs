@@ -11,7 +11,7 @@ use crate::CompressError;
 /// Most channels of all tensors together: a bound on memory that networks are far from.
 const MAX_CHANNELS: usize = 1 << 26;
 
-/// The dependency graph of a network's channels (Fang et al. 2023, *DepGraph: Towards Any Structural Pruning*): every
+/// The dependency graph of a network's channels (Fang et al. 2023, *Towards Any Structural Pruning*): every
 /// channel of every tensor belongs to a unit, and what is of one unit is pruned together or not at all.
 ///
 /// Convolutions and linear layers make new units. Batch-norm, activations and pooling keep those of their input; an

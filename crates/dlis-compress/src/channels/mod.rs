@@ -25,7 +25,7 @@ use dependencies::Dependencies;
 /// smaller dense network.
 ///
 /// Channels that are coupled (by residual additions, depthwise convolutions, squeeze-and-excitation) go together,
-/// as a dependency graph of the network says (Fang et al. 2023, *DepGraph*).
+/// as a dependency graph of the network says (Fang et al. 2023, *Towards Any Structural Pruning*).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -88,8 +88,7 @@ pub enum Criterion {
     /// Fisher pruning*), from [`Trainer::fisher`](crate::Trainer::fisher).
     #[default]
     Fisher,
-    /// The L1 norm of its filters, relative to the layer's mean (Li et al. 2017, *Pruning Filters for Efficient
-    /// ConvNets*).
+    /// The L1 norm of its filters, relative to the layer's mean (Li et al. 2017, *Pruning Filters*).
     L1,
     /// The magnitude of its batch-norm's scale (Liu et al. 2017, *Network Slimming*).
     BatchNorm,
@@ -106,7 +105,7 @@ pub enum Budget {
     Latency(Latency),
 }
 
-/// A latency and the table that says what layers of a width take (Yang et al. 2018, *NetAdapt*).
+/// A latency and the table that says what layers of a width take (Yang et al. 2018, *Platform-Aware Neural Network Adaptation*).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latency {

@@ -278,3 +278,40 @@ impl Compressor for Magnitude {
         Ok(network)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_never_fall_and_end_at_the_sparsity() {
+        for schedule in [
+            Schedule::OneShot,
+            Schedule::Iterative { levels: vec![0.3, 0.6] },
+            Schedule::Gradual { stages: 7, epochs: 1.0 },
+        ] {
+            let magnitude = Magnitude { schedule, ..Magnitude::to_sparsity(0.9) };
+            for start in [0.0, 0.2, 0.95] {
+                let levels = magnitude.levels(start);
+                assert!(levels.is_sorted(), "{levels:?}");
+                assert_eq!(levels.last(), Some(&0.9));
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradual_schedule_is_the_cubic_of_the_paper() {
+        let schedule = Schedule::Gradual { stages: 2, epochs: 1.0 };
+        let levels = Magnitude { schedule, ..Magnitude::to_sparsity(0.8) }.levels(0.0);
+        // 0.8 + (0 - 0.8) * (1 - 1/2)^3.
+        assert_eq!(levels, [0.7, 0.8]);
+    }
+
+    #[test]
+    fn only_the_last_stage_trains_long() {
+        let schedule = Schedule::Gradual { stages: 3, epochs: 0.5 };
+        let magnitude = Magnitude { schedule, fine_tune: Some(Tuning::of_epochs(10.0)), ..Magnitude::to_sparsity(0.8) };
+        let epochs = |last| magnitude.tuning(last).map(|tuning| tuning.epochs);
+        assert_eq!([epochs(false), epochs(true)], [Some(0.5), Some(10.0)]);
+    }
+}

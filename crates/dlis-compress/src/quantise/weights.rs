@@ -53,7 +53,7 @@ mod tests {
             for bits in [4, 8] {
                 let weight = integers(&dense, bits, false).unwrap();
                 for (row, rounded) in dense.outer_iter().zip(weight.to_f32().outer_iter()) {
-                    let step = row.iter().fold(0f32, |max, value| max.max(value.abs())) / largest(bits) as f32;
+                    let step = row.iter().fold(0f32, |max, value| max.max(value.abs())) / if bits == 8 { 127.0 } else { 7.0 };
                     prop_assert!(row.iter().zip(rounded).all(|(a, b)| (a - b).abs() <= step * 0.5001));
                 }
                 prop_assert!(error(&dense, &integers(&dense, bits, true).unwrap()) <= error(&dense, &weight) * 1.001 + 1e-9);
