@@ -166,11 +166,11 @@ impl<P: Dot> Row<'_, P> {
             }
             let row = (image * from.height + from_y) * from.width;
             for tap_x in 0..kernel_width {
-                for pixel in 0..N {
+                for (pixel, places) in table[tap / 4].iter_mut().enumerate() {
                     let from_x = along(x + pixel, tap_x, 1);
                     if from_x < from.width {
                         // SAFETY: image, row and column lie within the input, whose size is checked above.
-                        table[tap / 4][pixel][tap % 4] = unsafe { self.input.as_ptr().add((row + from_x) * channels) };
+                        places[tap % 4] = unsafe { self.input.as_ptr().add((row + from_x) * channels) };
                     }
                 }
                 tap += 1;

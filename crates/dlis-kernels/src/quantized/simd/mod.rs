@@ -165,7 +165,7 @@ mod tests {
                 let sums = d.dot(d.splat_int(5), d.broadcast(x.as_ptr()), weights);
                 let one = |lane: usize| (0..4).map(|i| product(x[i], w[4 * lane + i])).sum::<i32>();
                 assert_eq!(read(sums), expect(&|lane| 5 + one(lane)));
-                let ones = vec![255u8; 4];
+                let ones = [255u8; 4];
                 let sums = d.dot(d.splat_int(0), d.broadcast(ones.as_ptr()), weights);
                 assert_eq!(read(sums), expect(&|lane| (0..4).map(|i| product(255, w[4 * lane + i])).sum::<i32>()));
 
