@@ -313,8 +313,10 @@ fn conv_case() -> Case {
 fn a_single_case_can_be_checked() {
     let hardware = Hardware::detect();
     let setup = Setup { executors: &[], schedules: &[], hardware: &hardware, tolerance: Tolerance::of };
-    // Two layouts of the input, two of the output, two formats of the weight.
-    assert_eq!(check_kernel(&Toy(Fault::None), &conv_case(), &setup), Outcome::Passed { variants: 8 });
+    // Two layouts of the input, two of the output, every format that holds the weight.
+    let variants = conv_case().variants().len();
+    assert!(variants >= 8);
+    assert_eq!(check_kernel(&Toy(Fault::None), &conv_case(), &setup), Outcome::Passed { variants });
     let add = Case::new("add", Operation::Add, &[[1, 2, 3, 4]; 2]).unwrap();
     let outcome = check_kernel(&Toy(Fault::None), &add, &setup);
     assert_eq!(outcome, Outcome::Unsupported("it is for plain convolutions".to_owned()));
