@@ -8,10 +8,11 @@ use dlis_backend::{Layout, TensorSpec};
 use dlis_formats::Format;
 
 use crate::case::Case;
+use crate::formats::Expectations;
 use crate::guarded::Guarded;
 use crate::kernel::{for_each_variant, same_bits};
 use crate::outcome::Outcome;
-use crate::reference::{Expected, reference};
+use crate::reference::Expected;
 use crate::tensor::Tensor;
 use crate::tolerance::Tolerance;
 
@@ -22,20 +23,20 @@ use crate::tolerance::Tolerance;
 /// a flat tensor within which the operands lie one after another, each at an aligned place: slots are
 /// places in the arena, and two that overlap are the same bytes (which is also how a program flattens).
 pub fn check_backend(backend: &dyn Backend, kernel: &dyn Kernel, case: &Case, tolerance: Tolerance) -> Outcome {
-    check_against(backend, kernel, case, &reference(case), tolerance)
+    check_against(backend, kernel, case, &Expectations::new(case), tolerance)
 }
 
-/// As [`check_backend`], with the reference's result, which many kernels can share.
+/// As [`check_backend`], with the reference's results, which many kernels can share.
 pub(crate) fn check_against(
     backend: &dyn Backend,
     kernel: &dyn Kernel,
     case: &Case,
-    expected: &Expected,
+    expected: &Expectations<'_>,
     tolerance: Tolerance,
 ) -> Outcome {
     for_each_variant(kernel, case, backend.hardware(), |op| {
         let (program, input) = one_step(case, op, kernel.id());
-        check_program(backend, case, op, &program, &input, expected, tolerance)
+        check_program(backend, case, op, &program, &input, expected.of(op.weight), tolerance)
     })
 }
 

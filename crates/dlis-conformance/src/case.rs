@@ -3,9 +3,8 @@
 use std::fmt;
 
 use dlis_backend::{Epilogue, Layout, OpSpec, Operation};
-use dlis_formats::{Format, Weight};
+use dlis_formats::Format;
 use dlis_model::{Activation, Window};
-use ndarray::{ArrayD, IxDyn};
 
 use crate::tensor::{Tensor, spec};
 use crate::values::Values;
@@ -150,28 +149,15 @@ impl Case {
         }
     }
 
-    /// The operation in every pair of layouts and, where it has a weight, every format that can hold
-    /// the weight exactly.
+    /// The operation in every pair of layouts and, where it has a weight, every format that a weight
+    /// of it can be had in ([`weight_in`](Self::weight_in)).
     pub fn variants(&self) -> Vec<OpSpec> {
         let formats: Vec<Format> = match &self.weight {
             None => vec![Format::DenseF32],
-            Some(_) => Format::ALL.into_iter().filter(|&format| self.weight_in(format).is_some()).collect(),
+            Some(_) => Format::ALL.into_iter().filter(|&format| self.has_format(format)).collect(),
         };
         let pairs = Layout::ALL.into_iter().flat_map(|input| Layout::ALL.map(|output| (input, output)));
         pairs.flat_map(|(input, output)| formats.iter().map(move |&format| self.spec(input, output, format))).collect()
-    }
-
-    /// The weight as a kernel gets it; `None` where there is none, or the format would round it.
-    pub fn weight_in(&self, format: Format) -> Option<Weight> {
-        let weight = self.weight.as_ref()?;
-        let dims = weight.dims();
-        let rank = match self.op.operation {
-            Operation::Conv2d(_) => 4,
-            Operation::Linear(_) => 2,
-            _ => 1,
-        };
-        let array = ArrayD::from_shape_vec(IxDyn(&dims[..rank]), weight.values().to_vec()).ok()?;
-        Weight::F32(array).convert(format).ok()
     }
 
     /// Whether an operand is infinite or NaN.

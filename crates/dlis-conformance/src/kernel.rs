@@ -8,8 +8,9 @@ use dlis_hw::Hardware;
 
 use crate::call::Operands;
 use crate::case::Case;
+use crate::formats::Expectations;
 use crate::outcome::{Outcome, guard_panics};
-use crate::reference::{Expected, reference};
+use crate::reference::Expected;
 use crate::tensor::Tensor;
 use crate::tolerance::Tolerance;
 
@@ -34,14 +35,19 @@ pub(crate) const NUMBER: u8 = 0x3f;
 
 /// Runs a case on a kernel, in every layout and weight format that the kernel supports.
 pub fn check_kernel(kernel: &dyn Kernel, case: &Case, setup: &Setup<'_>) -> Outcome {
-    check_against(kernel, case, &reference(case), setup)
+    check_against(kernel, case, &Expectations::new(case), setup)
 }
 
-/// As [`check_kernel`], with the reference's result, which many kernels can share.
-pub(crate) fn check_against(kernel: &dyn Kernel, case: &Case, expected: &Expected, setup: &Setup<'_>) -> Outcome {
+/// As [`check_kernel`], with the reference's results, which many kernels can share.
+pub(crate) fn check_against(
+    kernel: &dyn Kernel,
+    case: &Case,
+    expected: &Expectations<'_>,
+    setup: &Setup<'_>,
+) -> Outcome {
     for_each_variant(kernel, case, setup.hardware, |op| {
         let tolerance = (setup.tolerance)(&kernel.id());
-        check_variant(kernel, case, op, expected, tolerance, setup)
+        check_variant(kernel, case, op, expected.of(op.weight), tolerance, setup)
     })
 }
 

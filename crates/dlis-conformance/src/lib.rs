@@ -90,6 +90,7 @@ mod backend;
 mod call;
 mod case;
 mod executor;
+mod formats;
 mod guarded;
 mod kernel;
 mod outcome;

@@ -6,8 +6,8 @@ use dlis_backend::{Backend, Kernel, KernelId};
 use dlis_hw::{Hardware, SimdLevel};
 
 use crate::case::Case;
+use crate::formats::Expectations;
 use crate::kernel::{Setup, check_against};
-use crate::reference::reference;
 use crate::report::Report;
 use crate::tolerance::Tolerance;
 
@@ -21,7 +21,7 @@ pub fn prove_kernels(kernels: &[&dyn Kernel], cases: &[Case], setup: &Setup<'_>)
     let levels: Vec<(SimdLevel, Hardware)> =
         setup.hardware.simd_levels.iter().map(|&level| (level, setup.hardware.with_simd(level))).collect();
     for case in cases {
-        let expected = reference(case);
+        let expected = Expectations::new(case);
         for &kernel in kernels {
             let id = kernel.id();
             if !setup.hardware.has_isa(id.isa()) {
@@ -46,7 +46,7 @@ pub fn prove_kernels(kernels: &[&dyn Kernel], cases: &[Case], setup: &Setup<'_>)
 pub fn prove_backend(backend: &dyn Backend, cases: &[Case], tolerance: fn(&KernelId) -> Tolerance) -> Report {
     let mut report = start(backend.kernels().iter().map(|kernel| kernel.id()), backend.hardware());
     for case in cases {
-        let expected = reference(case);
+        let expected = Expectations::new(case);
         for &kernel in backend.kernels() {
             let id = kernel.id();
             if !backend.hardware().has_isa(id.isa()) {

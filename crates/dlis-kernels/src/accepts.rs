@@ -31,12 +31,14 @@ impl Accepts {
                 Support::when(self.activation || op.epilogue.activation.is_none(), "it applies no further activation")
             })
             .and(|| {
-                let otherwise = match self.weight {
-                    Some(Format::DenseF32) => "it executes dense f32 weights only",
-                    Some(_) => "it executes weights of another format only",
-                    None => "it has no weight",
-                };
-                Support::when(op.weight == self.weight, otherwise)
+                if op.weight == self.weight {
+                    return Support::Yes;
+                }
+                Support::No(match self.weight {
+                    Some(Format::DenseF32) => "it executes dense f32 weights only".into(),
+                    Some(format) => format!("it executes {format} weights only").into(),
+                    None => "it has no weight".into(),
+                })
             })
             .and(|| support::f32_tensors(op))
             .and(|| match self.layouts {
@@ -127,11 +129,35 @@ pub(crate) fn dense_f32(
             }
             Ok(packed)
         }
-        other => Err(PrepareError::Weight {
-            kernel: Box::new(kernel.id()),
-            expected: format!("{} {dims:?}", Format::DenseF32),
-            found: other.map_or_else(|| "none".to_owned(), |weight| format!("{} {:?}", weight.format(), weight.dims())),
-        }),
+        _ => Err(wrong_weight(kernel, weights, Format::DenseF32, dims)),
+    }
+}
+
+/// The weight, which must be of this format and these extents.
+pub(crate) fn weight<'a>(
+    kernel: &dyn Kernel,
+    weights: OpWeights<'a>,
+    format: Format,
+    dims: &[usize],
+) -> Result<&'a Weight, PrepareError> {
+    weights
+        .weight
+        .filter(|weight| weight.format() == format && weight.dims() == dims)
+        .ok_or_else(|| wrong_weight(kernel, weights, format, dims))
+}
+
+/// What `prepare` answers to a weight that is not of the format and extents that the operation declares.
+pub(crate) fn wrong_weight(
+    kernel: &dyn Kernel,
+    weights: OpWeights<'_>,
+    format: Format,
+    dims: &[usize],
+) -> PrepareError {
+    let describe = |weight: &Weight| format!("{} {:?}", weight.format(), weight.dims());
+    PrepareError::Weight {
+        kernel: Box::new(kernel.id()),
+        expected: format!("{format} {dims:?}"),
+        found: weights.weight.map_or_else(|| "none".to_owned(), describe),
     }
 }
 

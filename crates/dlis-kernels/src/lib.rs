@@ -42,6 +42,7 @@ mod concat;
 mod conv2d;
 mod elementwise;
 mod epilogue;
+mod half;
 mod linear;
 mod pool;
 mod quantized;

@@ -4,10 +4,15 @@ use super::{EXP, Element, Sum, UNDERFLOW};
 use crate::tensor::Tensor;
 
 /// `sum over i of input[n, i] * weight[o, i]`, plus bias.
-pub(super) fn linear(input: &Tensor, weight: &Tensor, bias: Option<f64>, [n, out, _, _]: [usize; 4]) -> Sum {
+pub(super) fn linear(
+    input: &Tensor,
+    (weight, sparse): (&Tensor, bool),
+    bias: Option<f64>,
+    [n, out, _, _]: [usize; 4],
+) -> Sum {
     let mut sum = Sum::default();
     for feature in 0..input.dims()[1] {
-        sum.add(input.at([n, feature, 0, 0]) * weight.at([out, feature, 0, 0]));
+        sum.add_product(input.at([n, feature, 0, 0]), weight.at([out, feature, 0, 0]), sparse);
     }
     if let Some(bias) = bias {
         sum.add(bias);
@@ -45,5 +50,5 @@ pub(super) fn softmax(input: &Tensor, [n, c, y, x]: [usize; 4]) -> Element {
     };
     let own = if value == 0.0 { 0.0 } else { most - at(c) };
     let relative = own + (0..channels).map(spread).sum::<f64>() + 2.0 * EXP + (channels + 1) as f64;
-    Element { value, bound: relative * (value + UNDERFLOW), special: !value.is_finite() }
+    Element { value, bound: relative * (value + UNDERFLOW), special: !value.is_finite(), or_nan: false }
 }

@@ -12,7 +12,8 @@
 //! to zero, as GPUs do. Operations that only move or select values have a bound of zero.
 //!
 //! NaN goes where the definition takes it: also through a maximum and through every activation. The
-//! padding of a convolution contributes nothing (not zero times the weight).
+//! padding of a convolution contributes nothing (not zero times the weight). Of a weight of zero in a format that
+//! is sparse, [`Element::or_nan`].
 
 mod channels;
 pub(crate) mod window;
@@ -21,6 +22,7 @@ use dlis_backend::Operation;
 use dlis_model::Activation;
 
 use crate::case::Case;
+use crate::formats::leaves_zeros_out;
 use crate::tensor::{Tensor, indices};
 
 /// One element of a reference result.
@@ -32,6 +34,9 @@ pub struct Element {
     pub bound: f64,
     /// Whether the result before the activation is infinite or NaN.
     pub special: bool,
+    /// Whether NaN is right besides: a weight of zero meets an infinity or NaN, and the format lets kernels
+    /// leave zeros out. The value is that without them.
+    pub or_nan: bool,
 }
 
 /// The result of an operation.
@@ -51,6 +56,8 @@ struct Sum {
     magnitude: f64,
     /// Rounding operations; none for a value that is only moved.
     roundings: usize,
+    /// Whether products of zero and an infinity or NaN were left out.
+    left_out: bool,
 }
 
 /// Smallest normal f32 in units of its epsilon: what a term may lose by underflow.
@@ -58,7 +65,7 @@ const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64 / f32::EPSILON as f64;
 
 impl Sum {
     fn exactly(value: f64) -> Self {
-        Self { value, magnitude: value.abs(), roundings: 0 }
+        Self { value, magnitude: value.abs(), roundings: 0, left_out: false }
     }
 
     fn add(&mut self, term: f64) {
@@ -67,9 +74,18 @@ impl Sum {
         self.roundings += 1;
     }
 
+    /// A product with a weight, which is left out where the weight is zero and may be.
+    fn add_product(&mut self, x: f64, weight: f64, sparse: bool) {
+        if sparse && weight == 0.0 && !x.is_finite() {
+            self.left_out = true;
+        } else {
+            self.add(x * weight);
+        }
+    }
+
     fn divided_by(self, count: usize) -> Self {
         let count = count as f64;
-        Self { value: self.value / count, magnitude: self.magnitude / count, roundings: self.roundings + 1 }
+        Self { value: self.value / count, magnitude: self.magnitude / count, roundings: self.roundings + 1, ..self }
     }
 
     fn element(self) -> Element {
@@ -77,7 +93,7 @@ impl Sum {
             0 => 0.0,
             roundings => (roundings + 1) as f64 * (self.magnitude + UNDERFLOW),
         };
-        Element { value: self.value, bound, special: !self.value.is_finite() }
+        Element { value: self.value, bound, special: !self.value.is_finite(), or_nan: self.left_out }
     }
 }
 
@@ -86,12 +102,13 @@ pub fn reference(case: &Case) -> Expected {
     let weight = || case.weight.as_ref().expect("a case has the weight its operation needs");
     let at = |index| case.inputs[0].at(index);
     let dims = case.output_dims();
+    let sparse = leaves_zeros_out(case.op.weight);
     let compute = |index: [usize; 4]| -> Element {
         let [n, c, y, x] = index;
         let bias = case.bias.as_ref().map(|bias| f64::from(bias[c]));
         let mut sum = match case.op.operation {
-            Operation::Conv2d(conv) => window::convolution(&conv, &case.inputs[0], weight(), bias, index),
-            Operation::Linear(_) => channels::linear(&case.inputs[0], weight(), bias, index),
+            Operation::Conv2d(conv) => window::convolution(&conv, &case.inputs[0], (weight(), sparse), bias, index),
+            Operation::Linear(_) => channels::linear(&case.inputs[0], (weight(), sparse), bias, index),
             Operation::MaxPool(pool) => window::max_pool(&pool, &case.inputs[0], index),
             Operation::AvgPool(pool) => window::avg_pool(&pool, &case.inputs[0], index),
             Operation::GlobalAvgPool => window::global_avg_pool(&case.inputs[0], index),
@@ -133,7 +150,7 @@ fn residual_and(case: &Case, index: [usize; 4], element: Element) -> Element {
     let residual = residual.at(index);
     let value = element.value + residual;
     let bound = element.bound + 2.0 * (element.value.abs() + residual.abs() + UNDERFLOW);
-    epilogue(case, Element { value, bound, special: !value.is_finite() })
+    epilogue(case, Element { value, bound, special: !value.is_finite(), or_nan: element.or_nan })
 }
 
 fn epilogue(case: &Case, element: Element) -> Element {
@@ -161,7 +178,7 @@ fn activate(function: Activation, before: Element) -> Element {
             (value, incoming / 4.0 + EXP * (value + UNDERFLOW))
         }
     };
-    Element { value, bound, special: before.special }
+    Element { value, bound, special: before.special, or_nan: before.or_nan }
 }
 
 impl Expected {

@@ -28,7 +28,7 @@ pub(crate) fn positions(
 pub(super) fn convolution(
     conv: &Conv2d,
     input: &Tensor,
-    weight: &Tensor,
+    (weight, sparse): (&Tensor, bool),
     bias: Option<f64>,
     [n, out, y, x]: [usize; 4],
 ) -> Sum {
@@ -37,7 +37,8 @@ pub(super) fn convolution(
     let mut sum = Sum::default();
     for channel in 0..in_group {
         for ([ky, kx], [iy, ix]) in positions(conv.window, input.dims(), [y, x]) {
-            sum.add(input.at([n, group * in_group + channel, iy, ix]) * weight.at([out, channel, ky, kx]));
+            let x = input.at([n, group * in_group + channel, iy, ix]);
+            sum.add_product(x, weight.at([out, channel, ky, kx]), sparse);
         }
     }
     if let Some(bias) = bias {

@@ -5,6 +5,7 @@ pub(crate) mod direct;
 pub(crate) mod im2col;
 pub(crate) mod implicit_gemm;
 mod planes;
+pub(crate) mod sparse;
 #[cfg(test)]
 mod tests;
 
@@ -12,4 +13,4 @@ use dlis_backend::Kernel;
 
 /// The kernels of every file.
 pub(crate) static KERNELS: &[&[&dyn Kernel]] =
-    &[direct::KERNELS, im2col::KERNELS, implicit_gemm::KERNELS, depthwise::KERNELS];
+    &[direct::KERNELS, im2col::KERNELS, implicit_gemm::KERNELS, depthwise::KERNELS, sparse::KERNELS];

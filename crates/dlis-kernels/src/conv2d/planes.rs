@@ -82,6 +82,26 @@ impl Planes {
         self.sums
     }
 
+    /// From one row of a plane to the next.
+    pub(crate) fn pitch(&self) -> usize {
+        self.pitch
+    }
+
+    /// Elements from the first to the last output of a plane.
+    pub(crate) fn positions(&self) -> usize {
+        (self.axes[0].output - 1) * self.pitch + self.axes[1].output
+    }
+
+    /// Elements of the image laid out so, whether or not it already is.
+    pub(crate) fn padded_len(&self) -> usize {
+        self.channels * self.channel()
+    }
+
+    /// Whether the image already is laid out so.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.in_place
+    }
+
     /// Elements of all phases of one channel.
     fn channel(&self) -> usize {
         self.plane * self.phases[0].len() * self.phases[1].len()
@@ -142,6 +162,32 @@ impl Planes {
             }
         });
         padded
+    }
+
+    /// Lays out images side by side: at each place the `count` images' elements are neighbours, zeros where
+    /// there are fewer images.
+    pub(crate) fn interleave(&self, images: &[f32], count: usize, padded: &mut [f32], parallel: Parallel<'_>) {
+        let [rows, columns] = &self.axes;
+        let phases = [self.phases[0].len(), self.phases[1].len()];
+        parallel.for_each_row(padded, self.channel() * count, |_, first, channels| {
+            channels.fill(0.0);
+            for (index, plane) in channels.chunks_mut(self.plane * count).enumerate() {
+                let (row_phase, column_phase) =
+                    (self.phases[0][index / phases[1] % phases[0]], self.phases[1][index % phases[1]]);
+                let channel = first + index / (phases[0] * phases[1]);
+                let inside = columns.positions(column_phase, self.extents[1]);
+                for row in rows.positions(row_phase, self.extents[0]) {
+                    let y = row * rows.stride + row_phase - rows.before;
+                    for column in inside.clone() {
+                        let x = column * columns.stride + column_phase - columns.before;
+                        let from = (channel * rows.input + y) * columns.input + x;
+                        let to = &mut plane[(row * self.pitch + column) * count..][..count];
+                        let images = images.chunks(self.image_len());
+                        to.iter_mut().zip(images).for_each(|(to, image)| *to = image[from]);
+                    }
+                }
+            }
+        });
     }
 
     /// Copies the outputs of a plane from among its sums.

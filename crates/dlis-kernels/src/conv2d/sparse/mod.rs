@@ -1,0 +1,378 @@
+//! Sparse convolution without a matrix: each weight that is not zero is added to all outputs that it reaches,
+//! a few vectors of neighbouring outputs at a time.
+//!
+//! Turner et al. 2018 ("Characterising Across-Stack Optimisations for Deep Convolutional Neural Networks")
+//! found compressed sparse rows slower than dense weights at any sparsity: pixels were the outer loop, so that
+//! every pixel walked through all indices again. Here, as in Elsen et al. 2020 ("Fast Sparse `ConvNets`") and
+//! Park et al. 2017 ("Faster CNNs with Direct Sparse Convolutions and Guided Pruning"), the loops are the other
+//! way round:
+//!
+//! ```text
+//! for each tile of at most 8 vectors of outputs       (its input stays in cache)
+//!     for each output channel                          (its sums stay in registers)
+//!         for each weight that is not zero: sums += weight * input[place of the weight + output ...]
+//! ```
+//!
+//! The input is copied once into planes that have the padding in place ([`Planes`]), so that a weight meets its
+//! input a fixed distance from the output, whatever the window: that distance is what is stored with it. Where
+//! maps are small, the images of a batch lie side by side, so that vectors are filled all the same; a linear
+//! layer is the case of one pixel.
+//!
+//! A weight of zero that is not stored contributes nothing, not even where the input is infinite or NaN.
+
+mod entries;
+mod tile;
+
+use dlis_backend::{
+    AlignedBytes, Disjoint, Epilogue, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
+    PrepareError, Prepared, Scratch, Support, TensorSpec, static_range,
+};
+use dlis_formats::{Format, Weight};
+use dlis_hw::Hardware;
+use dlis_model::{Activation, Conv2d};
+
+use self::entries::{Chunk, Entries};
+use self::tile::{MAX_SUMS, most_vectors};
+use super::implicit_gemm::{as_conv, rectify};
+use super::planes::Planes;
+use crate::accepts::{self, Accepts};
+use crate::axis::Axis;
+use crate::epilogue::finish_channel;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd, Work};
+
+/// Most elements of padded images that lie side by side.
+const MAX_INTERLEAVED: usize = 1 << 28;
+
+/// The kernel on one SIMD level, of one format, for convolutions or for linear layers.
+struct DirectSparse<S> {
+    id: KernelId,
+    format: Format,
+    level: std::marker::PhantomData<S>,
+}
+
+impl<S: Simd> DirectSparse<S> {
+    const fn new(op: &'static str, format: Format) -> Self {
+        let id = KernelId::new(op, "f32", format.name(), "direct-sparse", S::LEVEL.name());
+        Self { id, format, level: std::marker::PhantomData }
+    }
+
+    fn accepts(&self) -> Accepts {
+        Accepts { layouts: &[Layout::Nchw], weight: Some(self.format), residual: true, activation: true }
+    }
+
+    fn planes(&self, op: &OpSpec, conv: &Conv2d) -> Option<Planes> {
+        Planes::new(Axis::both(&conv.window, &op.inputs[0], &op.output), conv.in_channels)
+    }
+}
+
+impl<S: Simd> Kernel for DirectSparse<S> {
+    fn id(&self) -> KernelId {
+        self.id.clone()
+    }
+
+    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
+        let (Some(conv), true) = (as_conv(&op.operation), op.operation.name() == self.id.op()) else {
+            return accepts::another_operation();
+        };
+        Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level")
+            .and(|| self.accepts().check(op))
+            .and(|| Support::when(self.planes(op, &conv).is_some(), "its padded input would be too large"))
+    }
+
+    fn efficiency(&self, op: &OpSpec) -> f32 {
+        // Of the dense operation's multiply-adds, most of which it does not do: how many depends on the weight,
+        // which it is not told. Few outputs leave lanes empty.
+        let lanes = S::LANES as f32;
+        let outputs = (op.output.batch * op.output.pixels()) as f32;
+        (lanes / 16.0 * outputs / (outputs + lanes)).clamp(0.01, 1.0)
+    }
+
+    fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
+        let support = self.support(op, hw);
+        let (Some(simd), Some(conv), true) = (S::new(hw), as_conv(&op.operation), support.is_yes()) else {
+            return Err(accepts::unsupported(self, op, support));
+        };
+        let Some(planes) = self.planes(op, &conv) else {
+            return Err(accepts::unsupported(self, op, support));
+        };
+        let dims = conv.weight_dims();
+        let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
+        let weight = accepts::weight(self, weights, self.format, dims)?;
+        let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
+        let offsets: Vec<u32> =
+            planes.offsets(conv.in_channels / conv.groups).iter().map(|&at| u32::try_from(at).unwrap_or(0)).collect();
+        let per_group = conv.out_channels / conv.groups;
+        let entries = match weight {
+            Weight::Csr(csr) => Entries::of_csr(csr, &offsets),
+            // Blocks that reach from one group into the next have no one place in the input.
+            Weight::Bsr(bsr) if conv.groups == 1 || per_group.is_multiple_of(bsr.block()[0]) => {
+                Entries::of_bsr(bsr, &offsets)
+            }
+            other => match other.convert(Format::CsrF32) {
+                Ok(Weight::Csr(csr)) => Entries::of_csr(&csr, &offsets),
+                _ => return Err(accepts::wrong_weight(self, weights, self.format, dims)),
+            },
+        };
+        let images = side_by_side::<S>(&planes, op.output.batch, entries.height());
+        let lanes = planes.positions() * images;
+        let copied = images > 1 || !planes.is_in_place() || !lanes.is_multiple_of(S::LANES);
+        let (input, output) = (op.inputs[0], op.output);
+        Ok(Box::new(PreparedSparse {
+            simd,
+            conv,
+            input,
+            output,
+            epilogue: op.epilogue,
+            planes,
+            entries,
+            bias,
+            images,
+            copied,
+        }))
+    }
+}
+
+/// Images of a batch that lie side by side: as many as fill a tile.
+fn side_by_side<S: Simd>(planes: &Planes, batch: usize, height: usize) -> usize {
+    let tile = most_vectors::<S>(height) * S::LANES;
+    (tile / planes.positions()).min(MAX_INTERLEAVED / planes.padded_len().max(1)).clamp(1, batch)
+}
+
+#[derive(Debug)]
+struct PreparedSparse<S> {
+    simd: S,
+    conv: Conv2d,
+    input: TensorSpec,
+    output: TensorSpec,
+    epilogue: Epilogue,
+    planes: Planes,
+    entries: Entries,
+    bias: AlignedBytes,
+    /// Images side by side.
+    images: usize,
+    /// Whether the input is copied to scratch, rather than read where it is.
+    copied: bool,
+}
+
+impl<S: Simd> PreparedSparse<S> {
+    /// Elements of padded images that lie side by side.
+    fn padded_len(&self) -> usize {
+        if self.copied { self.planes.padded_len() * self.images } else { 0 }
+    }
+}
+
+impl<S: Simd> Prepared for PreparedSparse<S> {
+    fn footprint(&self, _threads: usize) -> Footprint {
+        // Vectors of the last outputs reach beyond them.
+        let slack = if self.copied { S::LANES } else { 0 };
+        Footprint {
+            weight_bytes: self.entries.bytes() + self.bias.allocated(),
+            scratch_bytes: (self.padded_len() + slack) * size_of::<f32>(),
+            worker_scratch_bytes: 0,
+        }
+    }
+
+    fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let input = io.input(0);
+        assert!(
+            input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
+            "tensors of the operation"
+        );
+        let (input, residual) = (input.f32(), io.residual().map(|residual| residual.f32()));
+        assert_eq!(residual.is_some(), self.epilogue.residual);
+        let (padded, _, _) = scratch.f32();
+        let output = Disjoint::new(io.output().f32());
+        let lanes = self.planes.positions() * self.images;
+        let vectors = lanes.div_ceil(S::LANES);
+        let tiles = vectors.div_ceil(most_vectors::<S>(self.entries.height()));
+        let rows = self.entries.rows();
+        let runs = (8 * parallel.threads()).div_ceil(tiles).clamp(1, rows);
+        for (index, images) in input.chunks(self.planes.image_len() * self.images).enumerate() {
+            let planes: &[f32] = if self.copied {
+                let padded = &mut padded[..self.padded_len() + S::LANES];
+                self.lay_out(images, padded, parallel);
+                padded
+            } else {
+                images
+            };
+            let first_image = index * self.images;
+            let images = self.images.min(self.output.batch - first_image);
+            parallel.for_each(tiles * runs, |_, tasks| {
+                for task in tasks {
+                    let vectors = static_range(vectors, tiles, task / runs);
+                    let rows = static_range(rows, runs, task % runs);
+                    let tile = Tile {
+                        prepared: self,
+                        planes,
+                        residual,
+                        output: &output,
+                        images: first_image..first_image + images,
+                        vectors,
+                        rows,
+                    };
+                    self.simd.vectorize(tile);
+                }
+            });
+        }
+    }
+}
+
+impl<S: Simd> PreparedSparse<S> {
+    /// Copies images into planes, and zeros behind them.
+    fn lay_out(&self, images: &[f32], padded: &mut [f32], parallel: Parallel<'_>) {
+        let (planes, slack) = padded.split_at_mut(self.padded_len());
+        slack.fill(0.0);
+        if self.images > 1 {
+            self.planes.interleave(images, self.images, planes, parallel);
+        } else if self.planes.is_in_place() {
+            planes.copy_from_slice(images);
+        } else {
+            self.planes.fill(images, planes, parallel);
+        }
+    }
+}
+
+/// Some rows of blocks on a few vectors of outputs.
+struct Tile<'a, S> {
+    prepared: &'a PreparedSparse<S>,
+    /// The input, laid out.
+    planes: &'a [f32],
+    residual: Option<&'a [f32]>,
+    output: &'a Disjoint<'a, f32>,
+    /// The images that lie side by side.
+    images: std::ops::Range<usize>,
+    vectors: std::ops::Range<usize>,
+    rows: std::ops::Range<usize>,
+}
+
+impl<P: Simd> Work for Tile<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let PreparedSparse { conv, planes, entries, bias, images: scale, .. } = self.prepared;
+        let mut chunk = Chunk::new();
+        let mut sums = [0.0f32; MAX_SUMS];
+        let lanes = self.vectors.len() * S::LANES;
+        let first = self.vectors.start * S::LANES;
+        let height = entries.height();
+        let per_group = conv.out_channels / conv.groups;
+        let in_group = conv.in_channels / conv.groups;
+        for row in self.rows.clone() {
+            let channel = row * height;
+            let group = planes.channels(0..channel / per_group * in_group).end * scale;
+            let input = self.planes[group + first..].as_ptr();
+            #[expect(clippy::cast_possible_truncation, reason = "at most a tile's lanes")]
+            let at = (row, *scale as u32);
+            // SAFETY: the greatest place is that of the last output's last tap less that output, so what is read
+            // ends at most one vector less one element behind the group's planes: behind the last ones is slack,
+            // unless the outputs are whole vectors.
+            unsafe { tile::sum(simd, entries, at, input, self.vectors.len(), &mut chunk, &mut sums) };
+            let channels = channel..(channel + height).min(conv.out_channels);
+            for (channel, sums) in channels.zip(sums.chunks_mut(lanes)) {
+                let bias = bias.f32().get(channel).copied().unwrap_or(0.0);
+                if self.residual.is_none() {
+                    finish(simd, sums, bias, self.prepared.epilogue.activation);
+                }
+                if *scale > 1 { self.scatter(channel, bias, sums) } else { self.store(channel, bias, sums) }
+            }
+        }
+    }
+}
+
+/// Adds the bias to whole vectors of sums and applies the activation.
+#[inline(always)]
+fn finish<S: Simd>(simd: S, sums: &mut [f32], bias: f32, activation: Option<Activation>) {
+    for vector in sums.chunks_exact_mut(S::LANES) {
+        // SAFETY: the chunk is one vector.
+        unsafe {
+            let sum = simd.add(simd.load(vector.as_ptr()), simd.splat(bias));
+            simd.store(vector.as_mut_ptr(), rectify(simd, activation, sum));
+        }
+    }
+    if activation == Some(Activation::Sigmoid) {
+        sums.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
+    }
+}
+
+impl<P: Simd> Tile<'_, P> {
+    /// The first of the tile's sums, and how many are not beyond the last output.
+    fn extent(&self) -> (usize, usize) {
+        let first = self.vectors.start * P::LANES;
+        let end = (self.vectors.end * P::LANES).min(self.prepared.planes.positions() * self.prepared.images);
+        (first, end - first)
+    }
+
+    /// The rows of outputs of which at least one image's lies between these two places.
+    fn rows_between(&self, first: usize, end: usize) -> std::ops::Range<usize> {
+        let PreparedSparse { output, planes, .. } = self.prepared;
+        // Rows that end in padding may overlap: their outputs there are one sum.
+        let begin = (first + 1).saturating_sub(output.width).div_ceil(planes.pitch());
+        begin..end.div_ceil(planes.pitch()).min(output.height)
+    }
+
+    /// Writes those sums of one channel that are outputs, which are finished but where there is a residual.
+    #[inline(always)]
+    fn store(&self, channel: usize, bias: f32, sums: &mut [f32]) {
+        let PreparedSparse { output, epilogue, planes, .. } = self.prepared;
+        let (first, count) = self.extent();
+        let plane = (self.images.start * output.channels + channel) * output.pixels();
+        for y in self.rows_between(first, first + count) {
+            let row = y * planes.pitch();
+            let begin = row.max(first);
+            let sums = &sums[begin - first..(row + output.width).min(first + count) - first];
+            let start = plane + y * output.width + begin - row;
+            let range = start..start + sums.len();
+            // SAFETY: rows of blocks and vectors of outputs belong to one task each, so no two parts overlap.
+            let to = unsafe { self.output.slice(range.clone()) };
+            to.copy_from_slice(sums);
+            if let Some(residual) = self.residual {
+                finish_channel(to, bias, Some(&residual[range]), epilogue.activation);
+            }
+        }
+    }
+
+    /// As [`store`](Self::store), of images that lie side by side.
+    #[inline(always)]
+    fn scatter(&self, channel: usize, bias: f32, sums: &[f32]) {
+        let PreparedSparse { output, epilogue, planes, images: scale, .. } = self.prepared;
+        let (first, count) = self.extent();
+        let end = first + count;
+        for y in self.rows_between(first / scale, end.div_ceil(*scale)) {
+            for x in 0..output.width {
+                let lane = (y * planes.pitch() + x) * scale;
+                for lane in lane.max(first)..(lane + self.images.len()).min(end) {
+                    let image = self.images.start + lane % scale;
+                    let place = (image * output.channels + channel) * output.pixels() + y * output.width + x;
+                    let mut sum = sums[lane - first];
+                    if let Some(residual) = self.residual {
+                        sum = sum + bias + residual[place];
+                        sum = epilogue.activation.map_or(sum, |activation| activation.apply(sum));
+                    }
+                    // SAFETY: as in `store`.
+                    let to = unsafe { self.output.slice(place..place + 1) };
+                    to[0] = sum;
+                }
+            }
+        }
+    }
+}
+
+macro_rules! kernels {
+    ($($op:literal $format:ident),+) => {
+        &[$(
+            #[cfg(target_arch = "x86_64")]
+            &DirectSparse::<Avx512>::new($op, Format::$format),
+            #[cfg(target_arch = "x86_64")]
+            &DirectSparse::<Avx2>::new($op, Format::$format),
+            &DirectSparse::<Portable>::new($op, Format::$format),
+        )+]
+    };
+}
+
+pub(crate) static KERNELS: &[&dyn Kernel] = kernels!(
+    "conv2d" CsrF32, "conv2d" CsrF16, "conv2d" Bsr1x4, "conv2d" Bsr4x1,
+    "linear" CsrF32, "linear" CsrF16, "linear" Bsr1x4, "linear" Bsr4x1
+);
