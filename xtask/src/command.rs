@@ -7,6 +7,7 @@ use dlis_experiment::quantity::{parse_bytes, parse_rate, parse_share, parse_time
 
 use crate::break_even::BreakEvenArgs;
 use crate::paper::PaperArgs;
+use crate::training::{CompressArgs, TrainArgs};
 
 /// Which network, compression, data format, algorithm, backend and thread count fits an accuracy, latency
 /// and memory budget on this hardware?
@@ -60,6 +61,19 @@ pub(crate) enum Command {
   cargo xtask paper memory --accuracy 92%
   cargo xtask paper times --records results/compression")]
     Paper(PaperArgs),
+    /// Train a network from scratch (needs a build with the feature `train`). Run again after an interruption, it
+    /// goes on.
+    #[command(after_help = "Examples:
+  cargo xtask train resnet18-cifar10 --epochs 80 --device cuda
+  cargo xtask train mobilenet-cifar10 --epochs 1 --steps-limit 20    a first try")]
+    Train(TrainArgs),
+    /// Compress a network by recipes, training included (needs a build with the feature `train`). Run again after an
+    /// interruption, it goes on.
+    #[command(after_help = "Examples:
+  cargo xtask compress resnet18-cifar10 --recipe crates/dlis-compress/recipes/prune-90.toml --device cuda
+  cargo xtask compress vgg16-cifar10 --recipe a.toml --recipe b.toml --out results/train    one after another
+  cargo xtask compress vgg16-cifar10 --recipe a.toml --steps-limit 5                        a first try")]
+    Compress(CompressArgs),
     /// Fetch or describe datasets.
     #[command(after_help = "Examples:\n  cargo xtask datasets fetch cifar10\n  cargo xtask datasets list")]
     Datasets(DatasetsArgs),

@@ -15,6 +15,7 @@ mod laboratory;
 mod output;
 mod paper;
 mod recommend;
+mod training;
 
 use std::alloc::System;
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::BreakEven(args) => break_even::run(&args),
         Command::Paper(args) => paper::run(&args),
+        Command::Train(args) => training::train(&args),
+        Command::Compress(args) => training::compress(&args),
         Command::Datasets(args) => datasets::run(&args),
         Command::Doctor => doctor::run(),
         Command::Ci => ci::run(&laboratory::root()),
