@@ -1,23 +1,41 @@
 //! `cargo xtask ci`: everything that must hold before a change lands.
 
 mod architecture;
+mod libtorch;
 pub(crate) mod packages;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use crate::Failure;
+use crate::ci::libtorch::Libtorch;
 
 /// Runs every check in turn; the first that fails ends the run.
 pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     packages::install()?;
     step("architecture", || architecture::check(root))?;
-    let cargo = |args: &'static [&'static str]| move || command(root, args);
+    let cargo = |args: &'static [&'static str]| move || command(root, args, &[]);
     step("format", cargo(&["fmt", "--all", "--check"]))?;
-    step("lint", cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
-    step("test", cargo(&["test", "--workspace", "--no-fail-fast"]))?;
-    step("documentation", cargo(&["doc", "--workspace", "--no-deps"]))
+    // What links libtorch has its own steps: all else builds without.
+    let all = ["--workspace", "--exclude", "dlis-train"];
+    step("lint", || {
+        command(root, &[&["clippy"][..], &all, &["--all-targets", "--", "--deny", "warnings"]].concat(), &[])
+    })?;
+    step("test", || command(root, &[&["test"][..], &all, &["--no-fail-fast"]].concat(), &[]))?;
+    step("documentation", || command(root, &[&["doc"][..], &all, &["--no-deps"]].concat(), &[]))?;
+    let environment = Libtorch::find_or_fetch(root)?.environment();
+    let training = |args: &'static [&'static str]| {
+        let environment = &environment;
+        move || command(root, args, environment)
+    };
+    let train = ["-p", "dlis-train", "-p", "xtask", "--features", "xtask/train"];
+    step("lint training", || {
+        command(root, &[&["clippy"][..], &train, &["--all-targets", "--", "--deny", "warnings"]].concat(), &environment)
+    })?;
+    step("test training", training(&["test", "-p", "dlis-train", "--no-fail-fast"]))?;
+    step("document training", training(&["doc", "-p", "dlis-train", "--no-deps"]))
 }
 
 /// Announces a step, runs it and says how long it took.
@@ -29,11 +47,12 @@ fn step(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Fa
     Ok(())
 }
 
-/// Runs cargo with these arguments, warnings of rustdoc denied.
-fn command(root: &Path, args: &[&str]) -> Result<(), Failure> {
+/// Runs cargo with these arguments and environment, warnings of rustdoc denied.
+fn command(root: &Path, args: &[&str], environment: &[(&'static str, OsString)]) -> Result<(), Failure> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(args).current_dir(root).env("RUSTDOCFLAGS", "--deny warnings").status();
-    match status {
+    let mut command = Command::new(cargo);
+    command.args(args).current_dir(root).env("RUSTDOCFLAGS", "--deny warnings");
+    match command.envs(environment.iter().cloned()).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Failure::new(format!("`cargo {}` failed ({status})", args.join(" ")))),
         Err(error) => Err(Failure::new(format!("`cargo {}` could not be started: {error}", args.join(" ")))),
