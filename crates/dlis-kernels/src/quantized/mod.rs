@@ -31,11 +31,5 @@ mod simd;
 use dlis_backend::Kernel;
 
 /// The kernels of every file.
-pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[
-    gemm::KERNELS,
-    depthwise::KERNELS,
-    pool::KERNELS,
-    elementwise::KERNELS,
-    concat::KERNELS,
-    reorder::KERNELS,
-];
+pub(crate) static KERNELS: &[&[&dyn Kernel]] =
+    &[gemm::KERNELS, depthwise::KERNELS, pool::KERNELS, elementwise::KERNELS, concat::KERNELS, reorder::KERNELS];
