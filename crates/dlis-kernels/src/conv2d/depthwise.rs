@@ -13,7 +13,7 @@ use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
-use super::implicit_gemm::rectify;
+use super::tile::rectify;
 use crate::accepts::{self, Accepts};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};

@@ -14,36 +14,24 @@
 use std::ops::Range;
 
 use dlis_backend::{
-    AlignedBytes, Disjoint, Epilogue, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
-    PrepareError, Prepared, Scratch, Support, TensorSpec,
+    AlignedBytes, Disjoint, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
+    PrepareError, Prepared, Scratch, Support, static_range,
 };
 use dlis_formats::Format;
 use dlis_hw::Hardware;
-use dlis_model::{Activation, Conv2d, Window};
+use dlis_model::{Conv2d, Window};
 
+use super::tile::{Block, COLUMNS, Geometry, Tensors, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd, Work};
 
-/// Most pixels of a tile. With two vectors of channels this makes 16 accumulators, two vectors of
-/// weights and a broadcast: as many as AVX2 has registers for is 6 rows, AVX-512 has room to spare.
-const MAX_ROWS: usize = 8;
-/// Vectors of output channels of a tile.
-const COLUMNS: usize = 2;
-/// How far ahead of their use weights are prefetched, in elements: a page, as the processor's own
-/// prefetchers stop at the end of one, and a layer of few pixels does little else than read weights.
-const AHEAD: usize = 1024;
 /// Least output channels of a group, where there are several groups.
 const MIN_GROUP: usize = 4;
 
 const ACCEPTS: Accepts =
     Accepts { layouts: &[Layout::Nhwc], weight: Some(Format::DenseF32), residual: true, activation: true };
-
-/// Pixels of a full tile on this level.
-const fn rows_of<S: Simd>() -> usize {
-    if S::LANES >= 16 { MAX_ROWS } else { 6 }
-}
 
 /// The kernel on one SIMD level, for convolutions or for linear layers.
 pub(crate) struct ImplicitGemm<S> {
@@ -134,78 +122,58 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
                 bias.f32_mut()[column * block + lane] = values.f32()[out];
             }
         }
-        Ok(Box::new(PreparedGemm {
-            simd,
-            conv,
-            input: op.inputs[0],
-            output: op.output,
-            epilogue: op.epilogue,
-            weights: packed,
-            bias,
-            zeros: AlignedBytes::zeroed(depth * size_of::<f32>()),
-        }))
+        let geometry = Geometry::new(conv, op.inputs[0], op.output, op.epilogue);
+        Ok(Box::new(PreparedGemm { simd, geometry, weights: packed, bias }))
     }
 }
 
 struct PreparedGemm<S> {
     simd: S,
-    conv: Conv2d,
-    input: TensorSpec,
-    output: TensorSpec,
-    epilogue: Epilogue,
+    geometry: Geometry,
     /// Packed as the module says; channels beyond the last are zero.
     weights: AlignedBytes,
     /// `[group][block][channel of the block]`.
     bias: AlignedBytes,
-    /// What a tap in the padding reads: one group's channels.
-    zeros: AlignedBytes,
 }
 
 impl<S: Simd> Prepared for PreparedGemm<S> {
     fn footprint(&self, _threads: usize) -> Footprint {
-        let weight_bytes = self.weights.allocated() + self.bias.allocated() + self.zeros.allocated();
+        let weight_bytes = self.weights.allocated() + self.bias.allocated() + self.geometry.bytes();
         Footprint { weight_bytes, ..Footprint::default() }
     }
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let geometry = &self.geometry;
         let input = io.input(0);
         assert!(
-            input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
+            input.spec().same_bytes(&geometry.input) && io.output_spec().same_bytes(&geometry.output),
             "tensors of the operation"
         );
         let residual = io.residual();
-        assert_eq!(residual.is_some(), self.epilogue.residual);
+        assert_eq!(residual.is_some(), geometry.epilogue.residual);
         let output = Disjoint::new(io.output().f32());
         let tensors =
             Tensors { input: input.f32(), residual: residual.map(|residual| residual.f32()), output: &output };
-        let per_group = self.conv.out_channels / self.conv.groups;
-        let columns = self.conv.groups * per_group.div_ceil(COLUMNS * S::LANES);
-        let tiles = (self.output.batch * self.output.pixels()).div_ceil(rows_of::<S>());
+        let columns = geometry.columns::<S>();
+        let tiles = geometry.tiles::<S>();
         // A task is one column of blocks and a run of tiles: the column's weights stay in cache from tile to
         // tile. Enough tasks that a free worker finds one, few enough that the weights are not re-read.
         let runs = (8 * parallel.threads()).div_ceil(columns).clamp(1, tiles);
         parallel.for_each(columns * runs, |_, tasks| {
             for task in tasks {
                 let (column, run) = (task / runs, task % runs);
-                let tiles = dlis_backend::static_range(tiles, runs, run);
-                self.simd.vectorize(Column { prepared: self, tensors: &tensors, column, tiles });
+                let tiles = static_range(tiles, runs, run);
+                let block = Block { geometry, tensors: &tensors, column };
+                self.simd.vectorize(Column { prepared: self, block, tiles });
             }
         });
     }
 }
 
-/// The memory of one call.
-struct Tensors<'a> {
-    input: &'a [f32],
-    residual: Option<&'a [f32]>,
-    output: &'a Disjoint<'a, f32>,
-}
-
 /// A run of tiles of one block of output channels.
 struct Column<'a, S> {
     prepared: &'a PreparedGemm<S>,
-    tensors: &'a Tensors<'a>,
-    column: usize,
+    block: Block<'a>,
     tiles: Range<usize>,
 }
 
@@ -214,154 +182,23 @@ impl<P: Simd> Work for Column<'_, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let pixels = self.prepared.output.batch * self.prepared.output.pixels();
-        let rows = rows_of::<S>();
-        for tile in self.tiles.clone() {
-            let first = tile * rows;
-            match (pixels - first).min(rows) {
-                8 => self.tile::<S, 8>(simd, first),
-                7 => self.tile::<S, 7>(simd, first),
-                6 => self.tile::<S, 6>(simd, first),
-                5 => self.tile::<S, 5>(simd, first),
-                4 => self.tile::<S, 4>(simd, first),
-                3 => self.tile::<S, 3>(simd, first),
-                2 => self.tile::<S, 2>(simd, first),
-                _ => self.tile::<S, 1>(simd, first),
-            }
+        let Self { prepared: PreparedGemm { geometry, weights, bias, .. }, block, tiles } = self;
+        let width = COLUMNS * S::LANES;
+        let weights = &weights.f32()[block.column * geometry.terms() * width..][..geometry.terms() * width];
+        let bias = &bias.f32()[block.column * width..][..width];
+        for tile in tiles {
+            let first = tile * rows_of::<S>();
+            with_rows!(geometry.rows::<S>(tile), tile_of::<S, _>(simd, &block, first, weights, bias));
         }
     }
 }
 
-impl<P: Simd> Column<'_, P> {
-    /// Computes the output pixels `first..first + ROWS`, counted over the whole batch.
-    #[inline(always)]
-    fn tile<S: Simd, const ROWS: usize>(&self, simd: S, first: usize) {
-        let PreparedGemm { conv, input, output, weights, bias, zeros, .. } = self.prepared;
-        let block = COLUMNS * S::LANES;
-        let depth = conv.in_channels / conv.groups;
-        let per_group = conv.out_channels / conv.groups;
-        let blocks = per_group.div_ceil(block);
-        let group = self.column / blocks;
-        let taps = conv.window.taps();
-        let [kernel_height, kernel_width] = conv.window.kernel;
-
-        // Where each pixel's window begins, in input coordinates: before the first where the padding is, which as
-        // an unsigned number is beyond the last. Plain loops throughout: `array::from_fn` is not always inlined.
-        let mut origin = [(0, 0, 0); ROWS];
-        for (row, origin) in origin.iter_mut().enumerate() {
-            let (image, within) = ((first + row) / output.pixels(), (first + row) % output.pixels());
-            let (y, x) = (within / output.width, within % output.width);
-            let along = |position: usize, axis: usize| {
-                (position * conv.window.stride[axis]).wrapping_sub(conv.window.padding[axis])
-            };
-            *origin = (image * input.height, along(y, 0), along(x, 1));
-        }
-
-        let column_weights = &weights.f32()[self.column * taps * depth * block..][..taps * depth * block];
-        let column_bias = &bias.f32()[self.column * block..][..block];
-        let mut weight = column_weights.as_ptr();
-        let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
-        for sums in &mut sums {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: a block of bias holds `COLUMNS` vectors.
-                *sum = unsafe { simd.load(column_bias.as_ptr().add(v * S::LANES)) };
-            }
-        }
-        let zero = zeros.f32().as_ptr();
-        for tap_y in 0..kernel_height {
-            for tap_x in 0..kernel_width {
-                let mut pixel = [zero; ROWS];
-                for (pixel, &(image_rows, y, x)) in pixel.iter_mut().zip(&origin) {
-                    let y = y.wrapping_add(tap_y * conv.window.dilation[0]);
-                    let x = x.wrapping_add(tap_x * conv.window.dilation[1]);
-                    if y < input.height && x < input.width {
-                        let at = ((image_rows + y) * input.width + x) * input.channels + group * depth;
-                        debug_assert!(at + depth <= self.tensors.input.len(), "input pixel in bounds");
-                        // SAFETY: image, row and column lie within the input and `run` has checked its size.
-                        *pixel = unsafe { self.tensors.input.as_ptr().add(at) };
-                    }
-                }
-                for channel in 0..depth {
-                    // SAFETY: every `pixel` points to the `depth` channels of one group; `weight` advances through
-                    // `taps * depth` blocks of `COLUMNS` vectors, which is the length of `column_weights`.
-                    unsafe {
-                        let mut columns = [simd.splat(0.0); COLUMNS];
-                        for (v, column) in columns.iter_mut().enumerate() {
-                            simd.prefetch(weight.wrapping_add(AHEAD + v * S::LANES));
-                            *column = simd.load(weight.add(v * S::LANES));
-                        }
-                        for (pixel, sums) in pixel.iter().zip(&mut sums) {
-                            let x = simd.splat(*pixel.add(channel));
-                            for (sum, &column) in sums.iter_mut().zip(&columns) {
-                                *sum = simd.mul_add(x, column, *sum);
-                            }
-                        }
-                        weight = weight.add(block);
-                    }
-                }
-            }
-        }
-        self.store(simd, first, sums);
-    }
-
-    /// Applies the epilogue and writes a tile.
-    #[inline(always)]
-    fn store<S: Simd, const ROWS: usize>(&self, simd: S, first: usize, sums: [[S::Vector; COLUMNS]; ROWS]) {
-        let PreparedGemm { conv, epilogue, output, .. } = self.prepared;
-        let block = COLUMNS * S::LANES;
-        let per_group = conv.out_channels / conv.groups;
-        let blocks = per_group.div_ceil(block);
-        let within = self.column % blocks * block;
-        let channel = self.column / blocks * per_group + within;
-        let valid = (per_group - within).min(block);
-        for (row, sums) in sums.into_iter().enumerate() {
-            let at = (first + row) * output.channels + channel;
-            // SAFETY: pixels and blocks of channels belong to one task each, so no two parts overlap.
-            let to = unsafe { self.tensors.output.slice(at..at + valid) };
-            let residual = self.tensors.residual.map(|residual| &residual[at..at + valid]);
-            if valid == block {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    let sum = match residual {
-                        // SAFETY: the slice holds `COLUMNS` vectors.
-                        Some(residual) => simd.add(sum, unsafe { simd.load(residual.as_ptr().add(v * S::LANES)) }),
-                        None => sum,
-                    };
-                    // SAFETY: as above.
-                    unsafe { simd.store(to.as_mut_ptr().add(v * S::LANES), rectify(simd, epilogue.activation, sum)) };
-                }
-            } else {
-                // The last block of a group's channels is not full: compute it aside and copy what counts.
-                let mut aside = [0.0f32; COLUMNS * MAX_LANES];
-                for (v, sum) in sums.into_iter().enumerate() {
-                    // SAFETY: `aside` holds `COLUMNS` of the widest vectors.
-                    unsafe { simd.store(aside.as_mut_ptr().add(v * S::LANES), sum) };
-                }
-                for (index, to) in to.iter_mut().enumerate() {
-                    let sum = aside[index] + residual.map_or(0.0, |residual| residual[index]);
-                    *to = match epilogue.activation {
-                        Some(Activation::Sigmoid) | None => sum,
-                        Some(activation) => activation.apply(sum),
-                    };
-                }
-            }
-            if epilogue.activation == Some(Activation::Sigmoid) {
-                to.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
-            }
-        }
-    }
-}
-
-/// Elements of the widest vector of any level.
-const MAX_LANES: usize = 16;
-
-/// The activations that are a comparison or two; a sigmoid is left to the caller.
+/// Computes the output pixels `first..first + ROWS`, counted over the whole batch.
 #[inline(always)]
-pub(crate) fn rectify<S: Simd>(simd: S, activation: Option<Activation>, x: S::Vector) -> S::Vector {
-    match activation {
-        None | Some(Activation::Sigmoid) => x,
-        Some(Activation::Relu) => simd.at_least(x, simd.splat(0.0)),
-        Some(Activation::Relu6) => simd.at_most(simd.at_least(x, simd.splat(0.0)), simd.splat(6.0)),
-    }
+fn tile_of<S: Simd, const ROWS: usize>(simd: S, block: &Block<'_>, first: usize, weights: &[f32], bias: &[f32]) {
+    let mut sums = Block::splat::<S, ROWS>(simd, bias);
+    block.add::<S, ROWS, true>(simd, first, 0..block.geometry.terms(), weights, &mut sums);
+    block.store(simd, first, sums);
 }
 
 pub(crate) static KERNELS: &[&dyn Kernel] = &[

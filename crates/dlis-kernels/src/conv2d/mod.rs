@@ -8,6 +8,7 @@ mod planes;
 pub(crate) mod sparse;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 use dlis_backend::Kernel;
 

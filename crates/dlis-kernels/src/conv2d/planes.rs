@@ -9,6 +9,8 @@ use crate::axis::Axis;
 /// Most elements of a padded image, a gibibyte of them: an image that fits memory cannot be made to
 /// demand any amount of scratch by its padding alone.
 const MAX_LEN: usize = 1 << 28;
+/// Most taps of an axis that have planes of their own.
+const MAX_SPLIT: usize = 16;
 /// Sums are computed in multiples of this, so that small maps have no rest that vectors do not cover.
 const STEP: usize = 4;
 
@@ -21,11 +23,13 @@ const STEP: usize = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Planes {
     axes: [Axis; 2],
+    /// The axes of which every tap has planes of its own.
+    split: [bool; 2],
     channels: usize,
-    /// Rows and columns of a plane that some output reads.
-    extents: [usize; 2],
     /// Rows and columns modulo the stride that some tap reads.
     phases: [Vec<usize>; 2],
+    /// Of each phase, the rows and columns of its plane that are not padding.
+    inside: [Vec<Range<usize>>; 2],
     /// From one row to the next.
     pitch: usize,
     /// Elements of one phase of one channel.
@@ -39,27 +43,47 @@ pub(crate) struct Planes {
 impl Planes {
     /// The layout for a window of these axes; `None` if it would be too large.
     pub(crate) fn new(axes: [Axis; 2], channels: usize) -> Option<Self> {
-        let phases = axes.map(|axis| {
-            let mut phases: Vec<usize> = (0..axis.kernel.min(axis.stride)).map(|tap| phase(&axis, tap).0).collect();
+        Self::split(axes, channels, [false; 2])
+    }
+
+    /// As [`new`](Self::new), but with a plane for each tap of the axes that are `split`: then outputs need no
+    /// padding between rows (where columns are split) and lie where vectors begin, and the copy takes as many
+    /// times the memory.
+    pub(crate) fn split(axes: [Axis; 2], channels: usize, split: [bool; 2]) -> Option<Self> {
+        // What a tap of a split axis has to itself are the inputs from its own shift on.
+        let split = [0, 1].map(|axis: usize| split[axis] && axes[axis].kernel <= MAX_SPLIT);
+        let places = [0, 1].map(|axis: usize| {
+            let Axis { kernel, stride, .. } = axes[axis];
+            let taps = if split[axis] { kernel } else { kernel.min(stride) };
+            (0..taps).map(move |tap| place(&axes[axis], split[axis], tap).0)
+        });
+        let phases = places.map(|places| {
+            let mut phases: Vec<usize> = places.collect();
             phases.sort_unstable();
             phases.dedup();
             phases
         });
-        let extents = axes.map(|axis| axis.output + phase(&axis, axis.kernel - 1).1);
+        let reach = [0, 1].map(|axis: usize| place(&axes[axis], split[axis], axes[axis].kernel - 1).1);
+        let extents = [axes[0].output + reach[0], axes[1].output + reach[1]];
+        let inside = [0, 1].map(|axis: usize| {
+            phases[axis].iter().map(|&phase| axes[axis].positions(phase, extents[axis])).collect::<Vec<_>>()
+        });
         let columns = extents[1];
         let margins = |of: fn(Range<usize>, usize) -> usize| {
-            phases[1].iter().map(|&p| of(axes[1].positions(p, columns), columns)).min().unwrap_or(0)
+            inside[1].iter().map(|inside| of(inside.clone(), columns)).min().unwrap_or(0)
         };
         let shared = margins(|inside, _| inside.start).min(margins(|inside, columns| columns - inside.end));
         let pitch = columns - shared;
         let in_place =
             axes.iter().all(|axis| axis.stride == 1 && axis.before == 0) && extents == axes.map(|axis| axis.input);
+        // Of a split axis that has several taps, each has its own copy.
+        let in_place = in_place && phases.iter().all(|phases| phases.len() == 1);
         let sums = (axes[0].output - 1).checked_mul(pitch)?.checked_add(axes[1].output)?;
-        let last = phase(&axes[0], axes[0].kernel - 1).1.checked_mul(pitch)? + phase(&axes[1], axes[1].kernel - 1).1;
+        let last = reach[0].checked_mul(pitch)?.checked_add(reach[1])?;
         let sums = if in_place { sums } else { sums.next_multiple_of(STEP) };
         let plane = last.checked_add(sums)?;
         let len = plane.checked_mul(phases[0].len())?.checked_mul(phases[1].len())?.checked_mul(channels)?;
-        (len <= MAX_LEN).then_some(Self { axes, channels, extents, phases, pitch, plane, sums, in_place })
+        (len <= MAX_LEN).then_some(Self { axes, split, channels, phases, inside, pitch, plane, sums, in_place })
     }
 
     /// Elements of one image of the input.
@@ -97,6 +121,11 @@ impl Planes {
         self.channels * self.channel()
     }
 
+    /// Elements of one channel that this many neighbouring outputs read, at most.
+    pub(crate) fn read_of_channel(&self, outputs: usize) -> usize {
+        self.plane.min(self.plane - self.sums + outputs) * self.phases[0].len() * self.phases[1].len()
+    }
+
     /// Whether the image already is laid out so.
     pub(crate) fn is_in_place(&self) -> bool {
         self.in_place
@@ -115,13 +144,14 @@ impl Planes {
     /// Where each tap of each of `channels` channels finds the input of the first output, channel by channel.
     pub(crate) fn offsets(&self, channels: usize) -> Vec<usize> {
         let [rows, columns] = &self.axes;
-        let place = |axis: usize, phase: usize| self.phases[axis].iter().take_while(|&&p| p != phase).count();
+        let index = |axis: usize, phase: usize| self.phases[axis].iter().take_while(|&&p| p != phase).count();
         let mut offsets = Vec::with_capacity(channels * rows.kernel * columns.kernel);
         for channel in 0..channels {
             for ky in 0..rows.kernel {
                 for kx in 0..columns.kernel {
-                    let ((row_phase, y), (column_phase, x)) = (phase(rows, ky), phase(columns, kx));
-                    let plane = place(0, row_phase) * self.phases[1].len() + place(1, column_phase);
+                    let ((row_phase, y), (column_phase, x)) =
+                        (place(rows, self.split[0], ky), place(columns, self.split[1], kx));
+                    let plane = index(0, row_phase) * self.phases[1].len() + index(1, column_phase);
                     offsets.push(channel * self.channel() + plane * self.plane + y * self.pitch + x);
                 }
             }
@@ -139,22 +169,23 @@ impl Planes {
         parallel.for_each_row(padded, self.channel(), |_, first, channels| {
             channels.fill(0.0);
             for (index, plane) in channels.chunks_mut(self.plane).enumerate() {
-                let column_phase = column_phases[index % column_phases.len()];
-                let index = index / column_phases.len();
-                let row_phase = row_phases[index % row_phases.len()];
-                let channel = first + index / row_phases.len();
+                let [channel, row_phase, column_phase] = self.phase_of(first, index);
+                let (inside, inside_rows) = (self.inside[1][column_phase].clone(), self.inside[0][row_phase].clone());
+                let (row_phase, column_phase) = (row_phases[row_phase], column_phases[column_phase]);
                 let image = &image[channel * rows.input * columns.input..][..rows.input * columns.input];
-                let inside = columns.positions(column_phase, self.extents[1]);
                 if inside.is_empty() {
                     continue;
                 }
                 let left = inside.start * columns.stride + column_phase - columns.before;
-                for row in rows.positions(row_phase, self.extents[0]) {
+                for row in inside_rows {
                     let y = row * rows.stride + row_phase - rows.before;
                     let from = &image[y * columns.input + left..(y + 1) * columns.input];
                     let to = &mut plane[row * self.pitch..][inside.clone()];
                     if columns.stride == 1 {
                         to.copy_from_slice(&from[..to.len()]);
+                    } else if columns.stride == 2 {
+                        // A constant, for which the compiler has instructions.
+                        to.iter_mut().zip(from.chunks(2)).for_each(|(to, from)| *to = from[0]);
                     } else {
                         to.iter_mut().zip(from.iter().step_by(columns.stride)).for_each(|(to, &from)| *to = from);
                     }
@@ -164,19 +195,23 @@ impl Planes {
         padded
     }
 
+    /// The channel of the plane of this index, counted from those of channel `first`, and its phases' indices.
+    fn phase_of(&self, first: usize, index: usize) -> [usize; 3] {
+        let [rows, columns] = [self.phases[0].len(), self.phases[1].len()];
+        [first + index / (rows * columns), index / columns % rows, index % columns]
+    }
+
     /// Lays out images side by side: at each place the `count` images' elements are neighbours, zeros where
     /// there are fewer images.
     pub(crate) fn interleave(&self, images: &[f32], count: usize, padded: &mut [f32], parallel: Parallel<'_>) {
         let [rows, columns] = &self.axes;
-        let phases = [self.phases[0].len(), self.phases[1].len()];
         parallel.for_each_row(padded, self.channel() * count, |_, first, channels| {
             channels.fill(0.0);
             for (index, plane) in channels.chunks_mut(self.plane * count).enumerate() {
-                let (row_phase, column_phase) =
-                    (self.phases[0][index / phases[1] % phases[0]], self.phases[1][index % phases[1]]);
-                let channel = first + index / (phases[0] * phases[1]);
-                let inside = columns.positions(column_phase, self.extents[1]);
-                for row in rows.positions(row_phase, self.extents[0]) {
+                let [channel, row_phase, column_phase] = self.phase_of(first, index);
+                let (inside, inside_rows) = (self.inside[1][column_phase].clone(), self.inside[0][row_phase].clone());
+                let (row_phase, column_phase) = (self.phases[0][row_phase], self.phases[1][column_phase]);
+                for row in inside_rows {
                     let y = row * rows.stride + row_phase - rows.before;
                     for column in inside.clone() {
                         let x = column * columns.stride + column_phase - columns.before;
@@ -200,7 +235,7 @@ impl Planes {
 }
 
 /// Of the input that a tap of the first output reads: its phase, and its position among those of its phase.
-fn phase(axis: &Axis, tap: usize) -> (usize, usize) {
+fn place(axis: &Axis, split: bool, tap: usize) -> (usize, usize) {
     let shift = tap * axis.dilation;
-    (shift % axis.stride, shift / axis.stride)
+    if split { (shift, 0) } else { (shift % axis.stride, shift / axis.stride) }
 }

@@ -51,12 +51,24 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     ///
     /// `LANES` elements must be readable there.
     unsafe fn load(self, from: *const f32) -> Self::Vector;
+    /// The vector of the f16 whose bits are at `from`, exactly.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements must be readable there.
+    unsafe fn load_half(self, from: *const u16) -> Self::Vector;
     /// Writes the vector to `to`.
     ///
     /// # Safety
     ///
     /// `LANES` elements must be writable there.
     unsafe fn store(self, to: *mut f32, x: Self::Vector);
+    /// Writes `LANES` numbers at `from`, each times `factor`, to `to`; products wrap around.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements must be readable at `from` and writable at `to`.
+    unsafe fn scale_u16(self, from: *const u16, factor: u32, to: *mut u32);
 }
 
 /// A piece of work that is generic over the SIMD level: a closure that [`Simd::vectorize`] can compile
@@ -89,6 +101,23 @@ mod tests {
                 let y = simd.mul_add(x, simd.splat(2.0), simd.splat(1.0));
                 let y = simd.at_most(simd.at_least(simd.add(y, simd.splat(1.0)), simd.splat(0.0)), simd.splat(6.0));
                 simd.store(output.as_mut_ptr(), y);
+            }
+            // 1, -2, the least and the largest f16, infinity, NaN, 0 and -0.
+            let halves: Vec<u16> = [0x3c00, 0xc000, 0x0001, 0x7bff, 0x7c00, 0x7e00, 0, 0x8000]
+                .into_iter()
+                .cycle()
+                .take(S::LANES)
+                .collect();
+            let (mut widened, mut scaled) = (vec![0.0; S::LANES], vec![0; S::LANES]);
+            // SAFETY: all hold `LANES` elements.
+            unsafe {
+                simd.store(widened.as_mut_ptr(), simd.load_half(halves.as_ptr()));
+                simd.scale_u16(halves.as_ptr(), 3, scaled.as_mut_ptr());
+            }
+            for ((&half, &wide), &scaled) in halves.iter().zip(&widened).zip(&scaled) {
+                let expected = half::f16::from_bits(half).to_f32();
+                assert!(wide.to_bits() == expected.to_bits() || (wide.is_nan() && expected.is_nan()), "{half:#06x}");
+                assert_eq!(scaled, 3 * u32::from(half));
             }
             for (lane, (&x, &y)) in input.iter().zip(&output).enumerate() {
                 let expected = (2.0 * x + 2.0).clamp(0.0, 6.0);

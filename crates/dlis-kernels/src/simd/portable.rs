@@ -3,6 +3,7 @@
 use dlis_hw::{Hardware, SimdLevel};
 
 use super::{Simd, Work};
+use crate::half::widen;
 
 /// The level that every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,23 @@ impl Simd for Portable {
         // SAFETY: four elements are readable, by the caller's promise; an array is no more aligned than
         // its elements.
         unsafe { from.cast::<[f32; 4]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(self, from: *const u16) -> [f32; 4] {
+        // SAFETY: four elements are readable, by the caller's promise.
+        let halves = unsafe { from.cast::<[u16; 4]>().read() };
+        std::array::from_fn(|lane| widen(halves[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn scale_u16(self, from: *const u16, factor: u32, to: *mut u32) {
+        // SAFETY: four elements are readable and writable, by the caller's promise.
+        unsafe {
+            let numbers = from.cast::<[u16; 4]>().read();
+            let products: [u32; 4] = std::array::from_fn(|lane| u32::from(numbers[lane]).wrapping_mul(factor));
+            to.cast::<[u32; 4]>().write(products);
+        }
     }
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! The levels of x86-64: AVX2 with FMA, vectors of eight; AVX-512 (F, BW, DQ and VL, as on every server since
+//! The levels of x86-64: AVX2 with FMA (and F16C, which no processor has them without), vectors of eight; AVX-512 (F, BW, DQ and VL, as on every server since
 //! 2017), vectors of sixteen.
 
 use std::arch::x86_64::*;
@@ -11,7 +11,8 @@ use super::{Simd, Work};
 macro_rules! level {
     (
         $name:ident, $vector:ident, $lanes:literal, $features:literal = $($feature:tt)&&+,
-        $set1:ident $fmadd:ident $add:ident $max:ident $min:ident $loadu:ident $storeu:ident
+        $set1:ident $fmadd:ident $add:ident $max:ident $min:ident $loadu:ident $storeu:ident,
+        $load_halves:ident $widen:ident $extend:ident $multiply:ident $splat_int:ident $store_ints:ident
     ) => {
         #[doc = concat!("Proof that the machine has ", $features, ".")]
         #[derive(Clone, Copy, Debug)]
@@ -81,6 +82,21 @@ macro_rules! level {
             }
 
             #[inline(always)]
+            unsafe fn load_half(self, from: *const u16) -> $vector {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { $widen($load_halves(from.cast())) }
+            }
+
+            #[inline(always)]
+            unsafe fn scale_u16(self, from: *const u16, factor: u32, to: *mut u32) {
+                // SAFETY: `self` proves the features; readable and writable by the caller's promise.
+                unsafe {
+                    let numbers = $extend($load_halves(from.cast()));
+                    $store_ints(to.cast(), $multiply(numbers, $splat_int(factor.cast_signed())));
+                }
+            }
+
+            #[inline(always)]
             unsafe fn store(self, to: *mut f32, x: $vector) {
                 // SAFETY: `self` proves the features; writable by the caller's promise.
                 unsafe { $storeu(to, x) }
@@ -90,11 +106,13 @@ macro_rules! level {
 }
 
 level!(
-    Avx2, __m256, 8, "avx2,fma" = "avx2" && "fma",
-    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_max_ps _mm256_min_ps _mm256_loadu_ps _mm256_storeu_ps
+    Avx2, __m256, 8, "avx2,fma,f16c" = "avx2" && "fma" && "f16c",
+    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_max_ps _mm256_min_ps _mm256_loadu_ps _mm256_storeu_ps,
+    _mm_loadu_si128 _mm256_cvtph_ps _mm256_cvtepu16_epi32 _mm256_mullo_epi32 _mm256_set1_epi32 _mm256_storeu_si256
 );
 level!(
     Avx512, __m512, 16,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma" = "avx512f" && "avx512bw" && "avx512dq" && "avx512vl" && "avx2" && "fma",
-    _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_max_ps _mm512_min_ps _mm512_loadu_ps _mm512_storeu_ps
+    _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_max_ps _mm512_min_ps _mm512_loadu_ps _mm512_storeu_ps,
+    _mm256_loadu_si256 _mm512_cvtph_ps _mm512_cvtepu16_epi32 _mm512_mullo_epi32 _mm512_set1_epi32 _mm512_storeu_si512
 );

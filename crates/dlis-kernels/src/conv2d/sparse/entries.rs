@@ -1,24 +1,54 @@
 //! The weights that are not zero, packed, and where each meets the input.
 
+use std::ops::Range;
+
 use dlis_formats::{Bsr, Csr, Indices, Values};
 
-use crate::half::widen;
+use crate::simd::Simd;
 
 /// Entries decoded at a time: their places and values stay in the first-level cache.
-pub(super) const CHUNK: usize = 256;
+const CHUNK: usize = 256;
+/// Blocks are decoded in groups of this many, whatever their number: what is read beyond a row's last is not used.
+const GROUP: usize = 16;
+
+/// How the columns of a weight meet the padded planes, and how they are divided into parts whose input the
+/// first-level cache holds.
+#[derive(Clone, Debug)]
+pub(super) struct Columns {
+    /// The place of each column: a number of elements from where the first output's window starts.
+    pub(super) places: Vec<u32>,
+    /// Columns of a part.
+    pub(super) part: usize,
+    /// Elements of the planes that a part reads.
+    pub(super) part_len: usize,
+}
+
+impl Columns {
+    fn parts(&self) -> usize {
+        self.places.len().div_ceil(self.part)
+    }
+
+    /// The place of a column, counted from where its part's planes start.
+    fn within_part(&self, column: usize) -> Option<u16> {
+        u16::try_from(self.places[column] as usize - column / self.part * self.part_len).ok()
+    }
+}
 
 /// Rows of blocks, each block a few values that share one place in the input.
 ///
-/// An entry is `height` output channels of one column. Its place is a number of elements from where the
-/// first output's window starts in the padded planes: stored itself wherever that takes no more bytes than
-/// the column, looked up by column otherwise.
+/// An entry is `height` output channels of one column. What is stored with it is its place, counted from where
+/// its part's planes start, so that 16 bits are enough; where they are not, or a block has several columns,
+/// the column, and places are looked up.
 #[derive(Debug)]
 pub(super) struct Entries {
     /// Output channels of a block.
     height: usize,
     /// Columns of a block.
     width: usize,
-    /// Where each row's blocks start, and where the last row's end.
+    parts: usize,
+    /// Elements of the planes from one part to the next, where places are counted from there.
+    part_len: usize,
+    /// `[row][part]`: where the blocks start, and where the last row's end.
     starts: Vec<u32>,
     places: Places,
     values: Reals,
@@ -26,12 +56,14 @@ pub(super) struct Entries {
     table: Vec<u32>,
 }
 
+/// Longer than the blocks by a group.
 #[derive(Debug)]
 enum Places {
     U16(Vec<u16>),
     U32(Vec<u32>),
 }
 
+/// Longer than the blocks by a group.
 #[derive(Debug)]
 enum Reals {
     F32(Vec<f32>),
@@ -54,28 +86,69 @@ impl Chunk {
 }
 
 impl Entries {
-    /// Of a CSR weight; `offsets` are the places of its columns.
-    pub(super) fn of_csr(csr: &Csr, offsets: &[u32]) -> Self {
+    /// Of a CSR weight.
+    pub(super) fn of_csr(csr: &Csr, columns: &Columns) -> Self {
         let values = match csr.values() {
-            Values::F32(values) => Reals::F32(values.clone()),
-            Values::F16(values) => Reals::F16(values.iter().map(|value| value.to_bits()).collect()),
+            Values::F32(values) => Reals::F32(longer(values.iter().copied(), GROUP)),
+            Values::F16(values) => Reals::F16(longer(values.iter().map(|value| value.to_bits()), GROUP)),
         };
-        let (places, table) = pack(csr.column_indices(), offsets);
-        Self { height: 1, width: 1, starts: csr.row_starts().to_vec(), places, values, table }
+        Self::new([1, 1], csr.row_starts(), csr.column_indices(), values, columns)
     }
 
     /// Of a BSR weight with blocks of one row, or of one column and at most four rows.
-    pub(super) fn of_bsr(bsr: &Bsr, offsets: &[u32]) -> Self {
+    pub(super) fn of_bsr(bsr: &Bsr, columns: &Columns) -> Self {
         let [height, width] = bsr.block();
-        let (places, table) =
-            if width == 1 { pack(bsr.block_columns(), offsets) } else { (copy(bsr.block_columns()), offsets.to_vec()) };
-        let values = Reals::F32(bsr.values().to_vec());
-        Self { height, width, starts: bsr.block_row_starts().to_vec(), places, values, table }
+        let values = Reals::F32(longer(bsr.values().iter().copied(), GROUP * height * width));
+        Self::new([height, width], bsr.block_row_starts(), bsr.block_columns(), values, columns)
+    }
+
+    fn new(block: [usize; 2], starts: &[u32], indices: &Indices, values: Reals, columns: &Columns) -> Self {
+        let [height, width] = block;
+        let parts = columns.parts();
+        let column = |at: usize| indices.get(at) * width;
+        let mut divided = Vec::with_capacity((starts.len() - 1) * parts + 1);
+        for row in starts.windows(2) {
+            let (mut at, end) = (row[0], row[1]);
+            for part in 0..parts {
+                divided.push(at);
+                while at < end && column(at as usize) < (part + 1) * columns.part {
+                    at += 1;
+                }
+            }
+        }
+        divided.push(*starts.last().unwrap_or(&0));
+        let all = 0..indices.len();
+        let near: Option<Vec<u16>> =
+            if width == 1 { all.clone().map(|at| columns.within_part(column(at))).collect() } else { None };
+        let (places, part_len, table) = match (near, indices) {
+            (Some(near), _) => (Places::U16(longer(near.into_iter(), GROUP)), columns.part_len, Vec::new()),
+            (None, Indices::U16(indices)) => {
+                (Places::U16(longer(indices.iter().copied(), GROUP)), 0, columns.places.clone())
+            }
+            (None, Indices::U32(_)) if width == 1 => {
+                let places = all.map(|at| columns.places[column(at)]);
+                (Places::U32(longer(places, GROUP)), 0, Vec::new())
+            }
+            (None, Indices::U32(indices)) => {
+                (Places::U32(longer(indices.iter().copied(), GROUP)), 0, columns.places.clone())
+            }
+        };
+        Self { height, width, parts, part_len, starts: divided, places, values, table }
     }
 
     /// Rows of blocks.
     pub(super) fn rows(&self) -> usize {
-        self.starts.len() - 1
+        (self.starts.len() - 1) / self.parts
+    }
+
+    /// Parts of the columns.
+    pub(super) fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Elements of the planes from one part to the next.
+    pub(super) fn part_len(&self) -> usize {
+        self.part_len
     }
 
     /// Output channels of a block.
@@ -96,89 +169,104 @@ impl Entries {
         places + values + size_of_val(&self.starts[..]) + size_of_val(&self.table[..])
     }
 
-    /// The blocks of a row.
-    pub(super) fn row(&self, row: usize) -> std::ops::Range<usize> {
-        self.starts[row] as usize..self.starts[row + 1] as usize
+    /// The blocks of a row within a part.
+    #[inline(always)]
+    pub(super) fn blocks(&self, row: usize, part: usize) -> Range<usize> {
+        let at = row * self.parts + part;
+        self.starts[at] as usize..self.starts[at + 1] as usize
     }
 
     /// Blocks that a chunk holds.
+    #[inline(always)]
     pub(super) fn chunk(&self) -> usize {
-        CHUNK / self.width
+        if self.width == 1 { CHUNK } else { CHUNK / self.width }
     }
 
     /// Decodes these blocks, at most [`chunk`](Self::chunk), and returns the number of entries. Places are
     /// multiplied by `scale`.
     #[inline(always)]
-    pub(super) fn decode(&self, blocks: std::ops::Range<usize>, scale: u32, chunk: &mut Chunk) -> usize {
-        let count = blocks.len();
+    pub(super) fn decode<S: Simd>(&self, simd: S, blocks: Range<usize>, scale: u32, chunk: &mut Chunk) -> usize {
         if self.width > 1 {
             return self.decode_wide(blocks, scale, chunk);
         }
-        let to = &mut chunk.places[..count];
+        let count = blocks.len();
+        let (first, rounded) = (blocks.start, count.next_multiple_of(GROUP));
         match (&self.places, self.table.is_empty()) {
             (Places::U16(places), true) => {
-                to.iter_mut().zip(&places[blocks.clone()]).for_each(|(to, &place)| *to = u32::from(place) * scale);
+                let (from, to) = (&places[first..first + rounded], &mut chunk.places[..rounded]);
+                for at in (0..rounded).step_by(S::LANES) {
+                    // SAFETY: both have `rounded` elements, which are whole vectors.
+                    unsafe { simd.scale_u16(from.as_ptr().add(at), scale, to.as_mut_ptr().add(at)) };
+                }
             }
             (Places::U32(places), true) => {
-                to.iter_mut().zip(&places[blocks.clone()]).for_each(|(to, &place)| *to = place * scale);
+                let (places, to) = (&places[first..], &mut chunk.places[..count]);
+                to.iter_mut().zip(places).for_each(|(to, &place)| *to = place * scale);
             }
             (Places::U16(columns), false) => {
-                let columns = &columns[blocks.clone()];
+                let (columns, to) = (&columns[first..], &mut chunk.places[..count]);
                 to.iter_mut().zip(columns).for_each(|(to, &column)| *to = self.table[usize::from(column)] * scale);
             }
             (Places::U32(columns), false) => {
-                let columns = &columns[blocks.clone()];
+                let (columns, to) = (&columns[first..], &mut chunk.places[..count]);
                 to.iter_mut().zip(columns).for_each(|(to, &column)| *to = self.table[column as usize] * scale);
             }
         }
-        let to = &mut chunk.values[..count * self.height];
-        let range = blocks.start * self.height..blocks.end * self.height;
+        let rounded = rounded * self.height;
+        let (first, to) = (first * self.height, &mut chunk.values[..rounded]);
         match &self.values {
-            Reals::F32(values) => to.copy_from_slice(&values[range]),
-            Reals::F16(values) => to.iter_mut().zip(&values[range]).for_each(|(to, &half)| *to = widen(half)),
+            Reals::F32(values) => {
+                let from = &values[first..first + rounded];
+                for at in (0..rounded).step_by(S::LANES) {
+                    // SAFETY: both have `rounded` elements, which are whole vectors.
+                    unsafe { simd.store(to.as_mut_ptr().add(at), simd.load(from.as_ptr().add(at))) };
+                }
+            }
+            Reals::F16(values) => {
+                let from = &values[first..first + rounded];
+                for at in (0..rounded).step_by(S::LANES) {
+                    // SAFETY: as above.
+                    unsafe { simd.store(to.as_mut_ptr().add(at), simd.load_half(from.as_ptr().add(at))) };
+                }
+            }
         }
         count
     }
 
     /// As [`decode`](Self::decode), of blocks of several columns: an entry each, but none for the columns of a
     /// last block that lie outside of the matrix.
-    fn decode_wide(&self, blocks: std::ops::Range<usize>, scale: u32, chunk: &mut Chunk) -> usize {
+    #[inline(always)]
+    fn decode_wide(&self, blocks: Range<usize>, scale: u32, chunk: &mut Chunk) -> usize {
+        const WIDTH: usize = 4;
         let Reals::F32(values) = &self.values else { return 0 };
+        let (values, _) = values.as_chunks::<WIDTH>();
+        let (to_places, _) = chunk.places.as_chunks_mut::<WIDTH>();
+        let (to_values, _) = chunk.values.as_chunks_mut::<WIDTH>();
         let mut count = 0;
-        for block in blocks {
+        for (block, (to_places, to_values)) in blocks.zip(to_places.iter_mut().zip(to_values)) {
             let column = match &self.places {
                 Places::U16(columns) => usize::from(columns[block]),
                 Places::U32(columns) => columns[block] as usize,
-            } * self.width;
-            let offsets = &self.table[column..(column + self.width).min(self.table.len())];
-            for (&offset, &value) in offsets.iter().zip(&values[block * self.width..]) {
-                chunk.places[count] = offset * scale;
-                chunk.values[count] = value;
-                count += 1;
+            } * WIDTH;
+            *to_values = values[block];
+            if let Some(places) = self.table.get(column..column + WIDTH) {
+                to_places.iter_mut().zip(places).for_each(|(to, &place)| *to = place * scale);
+                count += WIDTH;
+            } else {
+                // The last of its row.
+                let places = &self.table[column..];
+                to_places.iter_mut().zip(places).for_each(|(to, &place)| *to = place * scale);
+                count += places.len();
             }
         }
         count
     }
 }
 
-/// The places of columns, or the columns and a table of places where places would take more bytes.
-fn pack(columns: &Indices, offsets: &[u32]) -> (Places, Vec<u32>) {
-    let fits = offsets.iter().all(|&offset| u16::try_from(offset).is_ok());
-    match columns {
-        Indices::U16(columns) if fits => {
-            let place = |&column: &u16| u16::try_from(offsets[usize::from(column)]).unwrap_or_default();
-            (Places::U16(columns.iter().map(place).collect()), Vec::new())
-        }
-        Indices::U16(columns) => (Places::U16(columns.clone()), offsets.to_vec()),
-        Indices::U32(columns) => {
-            (Places::U32(columns.iter().map(|&column| offsets[column as usize]).collect()), Vec::new())
-        }
-    }
-}
-
-fn copy(columns: &Indices) -> Places {
-    match columns {
-        Indices::U16(columns) => Places::U16(columns.clone()),
-        Indices::U32(columns) => Places::U32(columns.clone()),
-    }
+/// These numbers and so many zeros.
+fn longer<T: Copy + Default>(values: impl ExactSizeIterator<Item = T>, by: usize) -> Vec<T> {
+    let mut all = Vec::with_capacity(values.len() + by);
+    all.extend(values);
+    all.resize(all.len() + by, T::default());
+    all
 }

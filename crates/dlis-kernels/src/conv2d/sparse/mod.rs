@@ -31,17 +31,21 @@ use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
-use self::entries::{Chunk, Entries};
-use self::tile::{MAX_SUMS, most_vectors};
-use super::implicit_gemm::{as_conv, rectify};
+use self::entries::{Chunk, Columns, Entries};
+use self::tile::{MAX_SUMS, Row, most_vectors};
+use super::implicit_gemm::as_conv;
 use super::planes::Planes;
+use super::tile::rectify;
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
-use crate::epilogue::finish_channel;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd, Work};
 
+/// Bytes of the input that a part of the columns reads: with the sums they should fit a small first-level cache.
+const PART_BYTES: usize = 28 << 10;
+/// Least entries of a row within a part, on average: each part loads and stores the row's sums.
+const PART_ENTRIES: usize = 24;
 /// Most elements of padded images that lie side by side.
 const MAX_INTERLEAVED: usize = 1 << 28;
 
@@ -62,8 +66,14 @@ impl<S: Simd> DirectSparse<S> {
         Accepts { layouts: &[Layout::Nchw], weight: Some(self.format), residual: true, activation: true }
     }
 
+    /// How the input is laid out. Rows that are vectors, or half or a quarter of one, have a copy for every column
+    /// of the window, so that vectors neither reach across cache lines nor hold padding between rows; but wide
+    /// maps, whose copies would leave the cache, and channels that only one weight or two meet, do not.
     fn planes(&self, op: &OpSpec, conv: &Conv2d) -> Option<Planes> {
-        Planes::new(Axis::both(&conv.window, &op.inputs[0], &op.output), conv.in_channels)
+        let axes = Axis::both(&conv.window, &op.inputs[0], &op.output);
+        let rows = op.output.width.is_multiple_of(4) && (op.output.width <= 16 || conv.window.stride[1] > 1);
+        let split = [false, rows && !conv.is_depthwise()];
+        Planes::split(axes, conv.in_channels, split).or_else(|| Planes::new(axes, conv.in_channels))
     }
 }
 
@@ -101,23 +111,53 @@ impl<S: Simd> Kernel for DirectSparse<S> {
         let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
         let weight = accepts::weight(self, weights, self.format, dims)?;
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
-        let offsets: Vec<u32> =
-            planes.offsets(conv.in_channels / conv.groups).iter().map(|&at| u32::try_from(at).unwrap_or(0)).collect();
+        // Vectors wider than all outputs would only read across cache lines.
+        #[cfg(target_arch = "x86_64")]
+        if S::LANES > Avx2::LANES
+            && planes.positions() * op.output.batch <= Avx2::LANES
+            && let Some(narrower) = Avx2::new(hw)
+        {
+            return self.prepared(narrower, op, (conv, planes), weight, bias);
+        }
+        self.prepared(simd, op, (conv, planes), weight, bias)
+    }
+}
+
+impl<S: Simd> DirectSparse<S> {
+    fn prepared<T: Simd>(
+        &self,
+        simd: T,
+        op: &OpSpec,
+        (conv, planes): (Conv2d, Planes),
+        weight: &Weight,
+        bias: AlignedBytes,
+    ) -> Result<Box<dyn Prepared>, PrepareError> {
+        let height = match weight {
+            Weight::Bsr(bsr) => bsr.block()[0],
+            _ => 1,
+        };
+        let images = side_by_side::<T>(&planes, op.output.batch, height);
+        let tile = (most_vectors::<T>(height) * T::LANES).min(planes.positions() * images);
+        let nonzeros = match weight {
+            Weight::Csr(csr) => csr.values().len(),
+            Weight::Bsr(bsr) => bsr.block_columns().len(),
+            _ => weight.elements(),
+        };
+        let columns = columns(&conv, &planes, tile, images, nonzeros * height / conv.out_channels);
         let per_group = conv.out_channels / conv.groups;
         let entries = match weight {
-            Weight::Csr(csr) => Entries::of_csr(csr, &offsets),
+            Weight::Csr(csr) => Entries::of_csr(csr, &columns),
             // Blocks that reach from one group into the next have no one place in the input.
             Weight::Bsr(bsr) if conv.groups == 1 || per_group.is_multiple_of(bsr.block()[0]) => {
-                Entries::of_bsr(bsr, &offsets)
+                Entries::of_bsr(bsr, &columns)
             }
             other => match other.convert(Format::CsrF32) {
-                Ok(Weight::Csr(csr)) => Entries::of_csr(&csr, &offsets),
-                _ => return Err(accepts::wrong_weight(self, weights, self.format, dims)),
+                Ok(Weight::Csr(csr)) => Entries::of_csr(&csr, &columns),
+                _ => return Err(accepts::unsupported(self, op, Support::No("its blocks reach across groups".into()))),
             },
         };
-        let images = side_by_side::<S>(&planes, op.output.batch, entries.height());
         let lanes = planes.positions() * images;
-        let copied = images > 1 || !planes.is_in_place() || !lanes.is_multiple_of(S::LANES);
+        let copied = images > 1 || !planes.is_in_place() || !lanes.is_multiple_of(T::LANES);
         let (input, output) = (op.inputs[0], op.output);
         Ok(Box::new(PreparedSparse {
             simd,
@@ -132,6 +172,20 @@ impl<S: Simd> Kernel for DirectSparse<S> {
             copied,
         }))
     }
+}
+
+/// How the columns of a group's weights meet the input, for tiles of this many outputs and rows of this many
+/// entries.
+fn columns(conv: &Conv2d, planes: &Planes, tile: usize, images: usize, of_row: usize) -> Columns {
+    let depth = conv.in_channels / conv.groups;
+    let places: Vec<u32> = planes.offsets(depth).iter().map(|&at| u32::try_from(at).unwrap_or(0)).collect();
+    // As many channels as the cache has room for, but not so many that a place takes more than 16 bits.
+    let read = planes.read_of_channel(tile.div_ceil(images)) * images * size_of::<f32>();
+    let channel = planes.channels(0..1).end;
+    let parts = depth.div_ceil((PART_BYTES / read).max(1)).min(of_row / PART_ENTRIES);
+    let parts = parts.max((depth * channel).div_ceil(1 << 16)).clamp(1, depth);
+    let channels = depth.div_ceil(parts);
+    Columns { places, part: channels * conv.window.taps(), part_len: channels * channel }
 }
 
 /// Images of a batch that lie side by side: as many as fill a tile.
@@ -259,42 +313,88 @@ impl<P: Simd> Work for Tile<'_, P> {
         let first = self.vectors.start * S::LANES;
         let height = entries.height();
         let per_group = conv.out_channels / conv.groups;
-        let in_group = conv.in_channels / conv.groups;
-        for row in self.rows.clone() {
-            let channel = row * height;
-            let group = planes.channels(0..channel / per_group * in_group).end * scale;
-            let input = self.planes[group + first..].as_ptr();
-            #[expect(clippy::cast_possible_truncation, reason = "at most a tile's lanes")]
-            let at = (row, *scale as u32);
-            // SAFETY: the greatest place is that of the last output's last tap less that output, so what is read
-            // ends at most one vector less one element behind the group's planes: behind the last ones is slack,
-            // unless the outputs are whole vectors.
-            unsafe { tile::sum(simd, entries, at, input, self.vectors.len(), &mut chunk, &mut sums) };
-            let channels = channel..(channel + height).min(conv.out_channels);
-            for (channel, sums) in channels.zip(sums.chunks_mut(lanes)) {
-                let bias = bias.f32().get(channel).copied().unwrap_or(0.0);
-                if self.residual.is_none() {
-                    finish(simd, sums, bias, self.prepared.epilogue.activation);
+        let group_len = planes.channels(0..conv.in_channels / conv.groups).end;
+        let of_row = height * lanes;
+        // Each part of the input is read by several rows before the next is.
+        let together = if entries.parts() > 1 { MAX_SUMS / of_row } else { 1 };
+        let mut begin = self.rows.start;
+        while begin < self.rows.end {
+            let rows = begin..(begin + together).min(self.rows.end);
+            begin = rows.end;
+            for part in 0..entries.parts() {
+                for (row, sums) in rows.clone().zip(sums.chunks_mut(of_row)) {
+                    let group = if conv.groups > 1 { row * height / per_group * group_len } else { 0 };
+                    let input = self.planes[(group + part * entries.part_len()) * scale + first..].as_ptr();
+                    #[expect(clippy::cast_possible_truncation, reason = "at most a tile's lanes")]
+                    let row = Row { entries, row, part, scale: *scale as u32 };
+                    // SAFETY: the greatest place is that of the last output's last tap less that output, so what is
+                    // read ends at most one vector less one element behind the group's planes: behind the last ones
+                    // is slack, unless the outputs are whole vectors.
+                    unsafe { row.sum(simd, input, self.vectors.len(), &mut chunk, sums) };
                 }
-                if *scale > 1 { self.scatter(channel, bias, sums) } else { self.store(channel, bias, sums) }
+            }
+            for (row, sums) in rows.zip(sums.chunks_mut(of_row)) {
+                let channels = row * height..((row + 1) * height).min(conv.out_channels);
+                for (channel, sums) in channels.zip(sums.chunks_mut(lanes)) {
+                    let bias = bias.f32().get(channel).copied().unwrap_or(0.0);
+                    if *scale > 1 {
+                        self.scatter(simd, channel, bias, sums);
+                    } else {
+                        self.store(simd, channel, bias, sums);
+                    }
+                }
             }
         }
     }
 }
 
-/// Adds the bias to whole vectors of sums and applies the activation.
+/// Finishes neighbouring sums of one channel.
 #[inline(always)]
-fn finish<S: Simd>(simd: S, sums: &mut [f32], bias: f32, activation: Option<Activation>) {
-    for vector in sums.chunks_exact_mut(S::LANES) {
-        // SAFETY: the chunk is one vector.
-        unsafe {
-            let sum = simd.add(simd.load(vector.as_ptr()), simd.splat(bias));
-            simd.store(vector.as_mut_ptr(), rectify(simd, activation, sum));
-        }
+fn finish<S: Simd>(
+    simd: S,
+    (to, sums): (&mut [f32], &[f32]),
+    bias: f32,
+    residual: Option<&[f32]>,
+    activation: Option<Activation>,
+) {
+    let done = finish_vectors(simd, 0, to, sums, bias, residual, activation);
+    let done = finish_vectors(Portable, done, to, sums, bias, residual, activation);
+    for index in done..sums.len() {
+        let sum = sums[index] + bias + residual.map_or(0.0, |residual| residual[index]);
+        to[index] = match activation {
+            None | Some(Activation::Sigmoid) => sum,
+            Some(activation) => activation.apply(sum),
+        };
     }
     if activation == Some(Activation::Sigmoid) {
-        sums.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
+        to.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
     }
+}
+
+/// Finishes whole vectors from `done` on, but for a sigmoid, and returns how many elements are done then.
+#[inline(always)]
+fn finish_vectors<S: Simd>(
+    simd: S,
+    done: usize,
+    to: &mut [f32],
+    sums: &[f32],
+    bias: f32,
+    residual: Option<&[f32]>,
+    activation: Option<Activation>,
+) -> usize {
+    let end = done + (sums.len() - done) / S::LANES * S::LANES;
+    assert!(to.len() >= end && residual.is_none_or(|residual| residual.len() >= end), "room for the sums");
+    for at in (done..end).step_by(S::LANES) {
+        // SAFETY: `end` is no more than the length of each.
+        unsafe {
+            let mut sum = simd.add(simd.load(sums.as_ptr().add(at)), simd.splat(bias));
+            if let Some(residual) = residual {
+                sum = simd.add(sum, simd.load(residual.as_ptr().add(at)));
+            }
+            simd.store(to.as_mut_ptr().add(at), rectify(simd, activation, sum));
+        }
+    }
+    end
 }
 
 impl<P: Simd> Tile<'_, P> {
@@ -313,33 +413,49 @@ impl<P: Simd> Tile<'_, P> {
         begin..end.div_ceil(planes.pitch()).min(output.height)
     }
 
-    /// Writes those sums of one channel that are outputs, which are finished but where there is a residual.
+    /// Finishes and writes those sums of one channel that are outputs.
     #[inline(always)]
-    fn store(&self, channel: usize, bias: f32, sums: &mut [f32]) {
-        let PreparedSparse { output, epilogue, planes, .. } = self.prepared;
+    fn store<S: Simd>(&self, simd: S, channel: usize, bias: f32, sums: &[f32]) {
+        let PreparedSparse { output, planes, .. } = self.prepared;
         let (first, count) = self.extent();
         let plane = (self.images.start * output.channels + channel) * output.pixels();
+        if planes.pitch() == output.width {
+            self.put(simd, plane + first, bias, &sums[..count]);
+            return;
+        }
         for y in self.rows_between(first, first + count) {
             let row = y * planes.pitch();
             let begin = row.max(first);
-            let sums = &sums[begin - first..(row + output.width).min(first + count) - first];
-            let start = plane + y * output.width + begin - row;
-            let range = start..start + sums.len();
-            // SAFETY: rows of blocks and vectors of outputs belong to one task each, so no two parts overlap.
-            let to = unsafe { self.output.slice(range.clone()) };
-            to.copy_from_slice(sums);
-            if let Some(residual) = self.residual {
-                finish_channel(to, bias, Some(&residual[range]), epilogue.activation);
-            }
+            let end = (row + output.width).min(first + count);
+            self.put(simd, plane + y * output.width + begin - row, bias, &sums[begin - first..end - first]);
         }
+    }
+
+    /// Finishes neighbouring outputs. (Not a closure: that would not be compiled for the SIMD level.)
+    #[inline(always)]
+    fn put<S: Simd>(&self, simd: S, start: usize, bias: f32, sums: &[f32]) {
+        let range = start..start + sums.len();
+        let residual = self.residual.map(|residual| &residual[range.clone()]);
+        // SAFETY: rows of blocks and vectors of outputs belong to one task each, so no two parts overlap.
+        let to = unsafe { self.output.slice(range) };
+        finish(simd, (to, sums), bias, residual, self.prepared.epilogue.activation);
     }
 
     /// As [`store`](Self::store), of images that lie side by side.
     #[inline(always)]
-    fn scatter(&self, channel: usize, bias: f32, sums: &[f32]) {
+    fn scatter<S: Simd>(&self, simd: S, channel: usize, bias: f32, sums: &mut [f32]) {
         let PreparedSparse { output, epilogue, planes, images: scale, .. } = self.prepared;
         let (first, count) = self.extent();
         let end = first + count;
+        if self.residual.is_none() {
+            for sums in sums.chunks_exact_mut(S::LANES) {
+                // SAFETY: the chunk is one vector.
+                unsafe {
+                    let sum = simd.add(simd.load(sums.as_ptr()), simd.splat(bias));
+                    simd.store(sums.as_mut_ptr(), rectify(simd, epilogue.activation, sum));
+                }
+            }
+        }
         for y in self.rows_between(first / scale, end.div_ceil(*scale)) {
             for x in 0..output.width {
                 let lane = (y * planes.pitch() + x) * scale;
@@ -350,6 +466,8 @@ impl<P: Simd> Tile<'_, P> {
                     if let Some(residual) = self.residual {
                         sum = sum + bias + residual[place];
                         sum = epilogue.activation.map_or(sum, |activation| activation.apply(sum));
+                    } else if epilogue.activation == Some(Activation::Sigmoid) {
+                        sum = Activation::Sigmoid.apply(sum);
                     }
                     // SAFETY: as in `store`.
                     let to = unsafe { self.output.slice(place..place + 1) };

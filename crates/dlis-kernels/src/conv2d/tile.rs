@@ -1,0 +1,261 @@
+//! The register tile that every product of pixels and packed weights is made of: a few pixels by two vectors
+//! of output channels, for any part of the dimension that is summed over.
+
+use dlis_backend::{AlignedBytes, Disjoint, Epilogue, TensorSpec};
+use dlis_model::{Activation, Conv2d};
+use std::ops::Range;
+
+use crate::simd::Simd;
+
+/// Most pixels of a tile. With two vectors of channels this makes 16 accumulators, two vectors of
+/// weights and a broadcast: as many as AVX2 has registers for is 6 rows, AVX-512 has room to spare.
+const MAX_ROWS: usize = 8;
+/// Vectors of output channels of a tile.
+pub(super) const COLUMNS: usize = 2;
+/// Elements of the widest vector of any level.
+pub(super) const MAX_LANES: usize = 16;
+/// How far ahead of their use weights are prefetched, in elements: a page, as the processor's own
+/// prefetchers stop at the end of one, and a layer of few pixels does little else than read weights.
+const AHEAD: usize = 1024;
+
+/// Pixels of a full tile on this level.
+pub(super) const fn rows_of<S: Simd>() -> usize {
+    if S::LANES >= 16 { MAX_ROWS } else { 6 }
+}
+
+/// A convolution and its tensors.
+pub(super) struct Geometry {
+    pub(super) conv: Conv2d,
+    pub(super) input: TensorSpec,
+    pub(super) output: TensorSpec,
+    pub(super) epilogue: Epilogue,
+    /// What a tap in the padding reads: one group's channels.
+    zeros: AlignedBytes,
+}
+
+impl Geometry {
+    pub(super) fn new(conv: Conv2d, input: TensorSpec, output: TensorSpec, epilogue: Epilogue) -> Self {
+        let zeros = AlignedBytes::zeroed(conv.in_channels / conv.groups * size_of::<f32>());
+        Self { conv, input, output, epilogue, zeros }
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.zeros.allocated()
+    }
+
+    /// Input channels of a group.
+    pub(super) fn depth(&self) -> usize {
+        self.conv.in_channels / self.conv.groups
+    }
+
+    /// Output channels of a group.
+    pub(super) fn per_group(&self) -> usize {
+        self.conv.out_channels / self.conv.groups
+    }
+
+    /// Terms of a sum: taps times [`depth`](Self::depth), taps outside.
+    pub(super) fn terms(&self) -> usize {
+        self.conv.window.taps() * self.depth()
+    }
+
+    /// Blocks of output channels, of all groups.
+    pub(super) fn columns<S: Simd>(&self) -> usize {
+        self.conv.groups * self.per_group().div_ceil(COLUMNS * S::LANES)
+    }
+
+    /// The output channels of a block.
+    pub(super) fn channels<S: Simd>(&self, column: usize) -> Range<usize> {
+        let (block, per_group) = (COLUMNS * S::LANES, self.per_group());
+        let blocks = per_group.div_ceil(block);
+        let (group, within) = (column / blocks, column % blocks * block);
+        let first = group * per_group + within;
+        first..first + (per_group - within).min(block)
+    }
+
+    /// Tiles of pixels of the whole batch.
+    pub(super) fn tiles<S: Simd>(&self) -> usize {
+        (self.output.batch * self.output.pixels()).div_ceil(rows_of::<S>())
+    }
+
+    /// Pixels of a tile: the last may have fewer.
+    pub(super) fn rows<S: Simd>(&self, tile: usize) -> usize {
+        (self.output.batch * self.output.pixels() - tile * rows_of::<S>()).min(rows_of::<S>())
+    }
+}
+
+/// The memory of one call.
+pub(super) struct Tensors<'a> {
+    pub(super) input: &'a [f32],
+    pub(super) residual: Option<&'a [f32]>,
+    pub(super) output: &'a Disjoint<'a, f32>,
+}
+
+/// One block of output channels of a call.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    pub(super) geometry: &'a Geometry,
+    pub(super) tensors: &'a Tensors<'a>,
+    pub(super) column: usize,
+}
+
+/// The sums of a tile.
+pub(super) type Sums<V, const ROWS: usize> = [[V; COLUMNS]; ROWS];
+
+impl Block<'_> {
+    /// The same number in every row, one a channel of the block.
+    #[inline(always)]
+    pub(super) fn splat<S: Simd, const ROWS: usize>(simd: S, block: &[f32]) -> Sums<S::Vector, ROWS> {
+        let block = &block[..COLUMNS * S::LANES];
+        let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
+        for sums in &mut sums {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a block holds `COLUMNS` vectors.
+                *sum = unsafe { simd.load(block.as_ptr().add(v * S::LANES)) };
+            }
+        }
+        sums
+    }
+
+    /// Adds the terms `terms` of the output pixels `first..first + ROWS`, counted over the whole batch.
+    /// `weights` are those of these terms, a block each; with `STREAM`, they are read from memory.
+    #[inline(always)]
+    pub(super) fn add<S: Simd, const ROWS: usize, const STREAM: bool>(
+        &self,
+        simd: S,
+        first: usize,
+        terms: Range<usize>,
+        weights: &[f32],
+        sums: &mut Sums<S::Vector, ROWS>,
+    ) {
+        let Geometry { conv, input, output, zeros, .. } = self.geometry;
+        let block = COLUMNS * S::LANES;
+        let depth = self.geometry.depth();
+        let group = self.geometry.channels::<S>(self.column).start / self.geometry.per_group();
+        let kernel_width = conv.window.kernel[1];
+        assert!(weights.len() >= terms.len() * block, "a block of weights a term");
+
+        // Where each pixel's window begins, in input coordinates: before the first where the padding is, which as
+        // an unsigned number is beyond the last. Plain loops throughout: `array::from_fn` is not always inlined.
+        let mut origin = [(0, 0, 0); ROWS];
+        for (row, origin) in origin.iter_mut().enumerate() {
+            let (image, within) = ((first + row) / output.pixels(), (first + row) % output.pixels());
+            let (y, x) = (within / output.width, within % output.width);
+            let along = |position: usize, axis: usize| {
+                (position * conv.window.stride[axis]).wrapping_sub(conv.window.padding[axis])
+            };
+            *origin = (image * input.height, along(y, 0), along(x, 1));
+        }
+
+        let mut weight = weights.as_ptr();
+        let zero = zeros.f32().as_ptr();
+        let mut term = terms.start;
+        while term < terms.end {
+            let (tap, channel) = (term / depth, term % depth);
+            let channels = channel..depth.min(channel + terms.end - term);
+            term += channels.len();
+            let (tap_y, tap_x) = (tap / kernel_width, tap % kernel_width);
+            let mut pixel = [zero; ROWS];
+            for (pixel, &(image_rows, y, x)) in pixel.iter_mut().zip(&origin) {
+                let y = y.wrapping_add(tap_y * conv.window.dilation[0]);
+                let x = x.wrapping_add(tap_x * conv.window.dilation[1]);
+                if y < input.height && x < input.width {
+                    let at = ((image_rows + y) * input.width + x) * input.channels + group * depth;
+                    debug_assert!(at + depth <= self.tensors.input.len(), "input pixel in bounds");
+                    // SAFETY: image, row and column lie within the input, whose size was checked when the call began.
+                    *pixel = unsafe { self.tensors.input.as_ptr().add(at) };
+                }
+            }
+            for channel in channels {
+                // SAFETY: every `pixel` points to the `depth` channels of one group; `weight` advances through a
+                // block of `COLUMNS` vectors a term, as many as were checked above.
+                unsafe {
+                    let mut columns = [simd.splat(0.0); COLUMNS];
+                    for (v, column) in columns.iter_mut().enumerate() {
+                        if STREAM {
+                            simd.prefetch(weight.wrapping_add(AHEAD + v * S::LANES));
+                        }
+                        *column = simd.load(weight.add(v * S::LANES));
+                    }
+                    for (pixel, sums) in pixel.iter().zip(sums.iter_mut()) {
+                        let x = simd.splat(*pixel.add(channel));
+                        for (sum, &column) in sums.iter_mut().zip(&columns) {
+                            *sum = simd.mul_add(x, column, *sum);
+                        }
+                    }
+                    weight = weight.add(block);
+                }
+            }
+        }
+    }
+
+    /// Applies the epilogue and writes a tile.
+    #[inline(always)]
+    pub(super) fn store<S: Simd, const ROWS: usize>(&self, simd: S, first: usize, sums: Sums<S::Vector, ROWS>) {
+        let Geometry { epilogue, output, .. } = self.geometry;
+        let block = COLUMNS * S::LANES;
+        let channels = self.geometry.channels::<S>(self.column);
+        let valid = channels.len();
+        for (row, sums) in sums.into_iter().enumerate() {
+            let at = (first + row) * output.channels + channels.start;
+            // SAFETY: pixels and blocks of channels belong to one task each, so no two parts overlap.
+            let to = unsafe { self.tensors.output.slice(at..at + valid) };
+            let residual = self.tensors.residual.map(|residual| &residual[at..at + valid]);
+            if valid == block {
+                for (v, sum) in sums.into_iter().enumerate() {
+                    let sum = match residual {
+                        // SAFETY: the slice holds `COLUMNS` vectors.
+                        Some(residual) => simd.add(sum, unsafe { simd.load(residual.as_ptr().add(v * S::LANES)) }),
+                        None => sum,
+                    };
+                    // SAFETY: as above.
+                    unsafe { simd.store(to.as_mut_ptr().add(v * S::LANES), rectify(simd, epilogue.activation, sum)) };
+                }
+            } else {
+                // The last block of a group's channels is not full: compute it aside and copy what counts.
+                let mut aside = [0.0f32; COLUMNS * MAX_LANES];
+                for (v, sum) in sums.into_iter().enumerate() {
+                    // SAFETY: `aside` holds `COLUMNS` of the widest vectors.
+                    unsafe { simd.store(aside.as_mut_ptr().add(v * S::LANES), sum) };
+                }
+                for (index, to) in to.iter_mut().enumerate() {
+                    let sum = aside[index] + residual.map_or(0.0, |residual| residual[index]);
+                    *to = match epilogue.activation {
+                        Some(Activation::Sigmoid) | None => sum,
+                        Some(activation) => activation.apply(sum),
+                    };
+                }
+            }
+            if epilogue.activation == Some(Activation::Sigmoid) {
+                to.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
+            }
+        }
+    }
+}
+
+/// The activations that are a comparison or two; a sigmoid is left to the caller.
+#[inline(always)]
+pub(crate) fn rectify<S: Simd>(simd: S, activation: Option<Activation>, x: S::Vector) -> S::Vector {
+    match activation {
+        None | Some(Activation::Sigmoid) => x,
+        Some(Activation::Relu) => simd.at_least(x, simd.splat(0.0)),
+        Some(Activation::Relu6) => simd.at_most(simd.at_least(x, simd.splat(0.0)), simd.splat(6.0)),
+    }
+}
+
+/// Calls a function whose constant is the number of pixels of a tile.
+macro_rules! with_rows {
+    ($rows:expr, $body:ident::<$s:ty, _>($($argument:expr),*)) => {
+        match $rows {
+            8 => $body::<$s, 8>($($argument),*),
+            7 => $body::<$s, 7>($($argument),*),
+            6 => $body::<$s, 6>($($argument),*),
+            5 => $body::<$s, 5>($($argument),*),
+            4 => $body::<$s, 4>($($argument),*),
+            3 => $body::<$s, 3>($($argument),*),
+            2 => $body::<$s, 2>($($argument),*),
+            _ => $body::<$s, 1>($($argument),*),
+        }
+    };
+}
+pub(super) use with_rows;
