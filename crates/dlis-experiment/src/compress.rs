@@ -30,7 +30,6 @@ pub const ACCURACY_KEY: &str = "accuracy";
 /// assert_eq!(report.steps.len(), 2, "pruning and storing");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[expect(clippy::result_large_err, reason = "it is the compressor's own error, and rare")]
 pub fn compress(
     network: &Network,
     recipe: &Recipe,
