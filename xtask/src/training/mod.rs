@@ -18,7 +18,6 @@ pub(crate) use self::{compress::run as compress, scratch::run as train};
 
 /// What both commands train on and where their results go.
 #[derive(Debug, Args)]
-#[cfg_attr(not(feature = "train"), expect(dead_code, reason = "read by the build with training"))]
 pub(crate) struct Place {
     /// Where tensors live: `cpu` or `cuda`.
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda"])]
@@ -35,7 +34,6 @@ pub(crate) struct Place {
 }
 
 #[derive(Debug, Args)]
-#[cfg_attr(not(feature = "train"), expect(dead_code, reason = "read by the build with training"))]
 pub(crate) struct TrainArgs {
     /// A network of the zoo.
     pub(crate) network: String,
@@ -56,7 +54,6 @@ pub(crate) struct TrainArgs {
 }
 
 #[derive(Debug, Args)]
-#[cfg_attr(not(feature = "train"), expect(dead_code, reason = "read by the build with training"))]
 pub(crate) struct CompressArgs {
     /// A network of the zoo, or the path of an artefact with its batch-norms.
     pub(crate) network: String,
