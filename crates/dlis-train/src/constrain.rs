@@ -224,3 +224,42 @@ pub(crate) fn integers(weight: &Tensor, levels: f64) -> Result<Tensor, TrainErro
     // The difference is exactly 0; its gradient is 1.
     Ok(rounded.f_add(&weight.f_sub(&weight.f_detach()?)?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        Vec::<f64>::try_from(tensor.to_kind(Kind::Double).contiguous().view([-1])).unwrap()
+    }
+
+    /// Gradients of `sum(output * upstream)`.
+    fn gradients(output: &Tensor, upstream: &Tensor, leaves: &[&Tensor]) -> Vec<Vec<f64>> {
+        let loss = (output * upstream).sum(Kind::Float);
+        Tensor::run_backward(&[&loss], leaves, false, false).iter().map(values).collect()
+    }
+
+    #[test]
+    fn ternary_gradients_are_the_papers() {
+        let weight = Tensor::from_slice(&[1.0_f32, 0.6, 0.1, -0.2, -0.9]).set_requires_grad(true);
+        let positive = Tensor::from(0.5_f32).set_requires_grad(true);
+        let negative = Tensor::from(0.25_f32).set_requires_grad(true);
+        let upstream = Tensor::from_slice(&[1.0_f32, 2.0, 4.0, 8.0, 16.0]);
+        let output = ternary(&weight, 0.3, &positive, &negative).unwrap();
+        assert_eq!(values(&output), [0.5, 0.5, 0.0, 0.0, -0.25]);
+        let gradients = gradients(&output, &upstream, &[&weight, &positive, &negative]);
+        assert_eq!(gradients[0], [0.5, 1.0, 4.0, 8.0, 4.0]);
+        // The sums over the sets; an element of the negative set falls as its magnitude grows.
+        assert_eq!(gradients[1..], [vec![3.0], vec![-16.0]]);
+    }
+
+    #[test]
+    fn integers_are_on_each_rows_grid_and_gradients_pass() {
+        let weight = Tensor::from_slice2(&[[0.7_f32, -0.24, 0.04], [0.0, 0.0, 0.0]]).set_requires_grad(true);
+        let output = integers(&weight, 7.0).unwrap();
+        let expected = [0.7, -0.2, 0.0, 0.0, 0.0, 0.0];
+        assert!(values(&output).iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6));
+        let upstream = Tensor::from_slice2(&[[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+        assert_eq!(gradients(&output, &upstream, &[&weight])[0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    }
+}

@@ -58,6 +58,9 @@ pub(crate) struct Views {
     pub(crate) vectors: Vec<Tensor>,
 }
 
+/// What the forward pass uses for the weight at a position, where that is not the weight itself.
+pub(crate) type Constrain<'a> = dyn Fn(usize, &Tensor) -> Result<Option<Tensor>, TrainError> + 'a;
+
 impl Layout {
     fn new(graph: &Graph) -> Self {
         let mut layout = Self::default();
@@ -146,11 +149,7 @@ impl Parameters {
 
     /// Every parameter as a tensor of its own, weights in `kind`, what `constrain` makes of them where it makes
     /// something.
-    pub(crate) fn views(
-        &self,
-        kind: Kind,
-        constrain: Option<&dyn Fn(usize, &Tensor) -> Result<Option<Tensor>, TrainError>>,
-    ) -> Result<Views, TrainError> {
+    pub(crate) fn views(&self, kind: Kind, constrain: Option<&Constrain<'_>>) -> Result<Views, TrainError> {
         let slots = &self.layout.weights;
         let weights = match constrain {
             // One conversion for all.
@@ -168,11 +167,7 @@ impl Parameters {
     }
 
     /// The network of these parameters, weights as `constrain` makes them.
-    pub(crate) fn to_network(
-        &self,
-        graph: &Graph,
-        constrain: Option<&dyn Fn(usize, &Tensor) -> Result<Option<Tensor>, TrainError>>,
-    ) -> Result<Network, TrainError> {
+    pub(crate) fn to_network(&self, graph: &Graph, constrain: Option<&Constrain<'_>>) -> Result<Network, TrainError> {
         let _guard = tch::no_grad_guard();
         let views = self.views(Kind::Float, constrain)?;
         let mut weights = BTreeMap::new();

@@ -52,3 +52,32 @@ impl Ranges {
         Ok(rounded.f_to_kind(tensor.kind())?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_rounded_to_the_range_and_gradients_end_at_its_ends() {
+        let mut ranges = Ranges::new(&[Value::Input], 8, Device::Cpu).unwrap();
+        let first = Tensor::from_slice(&[-1.0_f32, 0.301, 1.55]);
+        let rounded = Vec::<f32>::try_from(ranges.round(Value::Input, first, true).unwrap()).unwrap();
+        // 255 steps of 0.01 from -1.
+        for (found, expected) in rounded.iter().zip([-1.0, 0.3, 1.55]) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+        ranges.begun = true;
+        let tensor = Tensor::from_slice(&[-2.0_f32, 0.5, 3.0]).set_requires_grad(true);
+        let output = ranges.round(Value::Input, tensor.shallow_clone(), false).unwrap();
+        let gradient = Tensor::run_backward(&[output.sum(Kind::Float)], &[&tensor], false, false);
+        assert_eq!(Vec::<f32>::try_from(&gradient[0]).unwrap(), [0.0, 1.0, 0.0]);
+        // A later batch moves the range by a hundredth of the way.
+        let _ = ranges.round(Value::Input, Tensor::from_slice(&[-2.0_f32, 1.0]), true).unwrap();
+        let [low, high] = &ranges.limits[&Value::Input];
+        assert!((low.double_value(&[0]) + 1.01).abs() < 1e-6);
+        assert!((high.double_value(&[0]) - 1.5445).abs() < 1e-6);
+        // Other tensors stay as they are.
+        let other = Tensor::from_slice(&[0.12345_f32]);
+        assert_eq!(ranges.round(Value::Layer(0), other.shallow_clone(), true).unwrap(), other);
+    }
+}
