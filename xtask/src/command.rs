@@ -80,7 +80,11 @@ pub(crate) enum Command {
     /// Say what this machine offers, what is missing, and how to install it.
     Doctor,
     /// Check everything that must hold before a change lands; installs what the tests need where it may.
-    Ci,
+    Ci {
+        /// Check training too, with libtorch, which is fetched through pip where `LIBTORCH` names none.
+        #[arg(long)]
+        training: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Command::Compress(args) => training::compress(&args),
         Command::Datasets(args) => datasets::run(&args),
         Command::Doctor => doctor::run(),
-        Command::Ci => ci::run(&laboratory::root()),
+        Command::Ci { training } => ci::run(&laboratory::root(), training),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

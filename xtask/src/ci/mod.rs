@@ -12,8 +12,9 @@ use std::time::Instant;
 use crate::Failure;
 use crate::ci::libtorch::Libtorch;
 
-/// Runs every check in turn; the first that fails ends the run.
-pub(crate) fn run(root: &Path) -> Result<(), Failure> {
+/// Runs every check in turn; the first that fails ends the run. Those of training link libtorch and run where
+/// they are asked for.
+pub(crate) fn run(root: &Path, training: bool) -> Result<(), Failure> {
     packages::install()?;
     step("architecture", || architecture::check(root))?;
     let cargo = |args: &'static [&'static str]| move || command(root, args, &[]);
@@ -25,17 +26,18 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
     })?;
     step("test", || command(root, &[&["test"][..], &all, &["--no-fail-fast"]].concat(), &[]))?;
     step("documentation", || command(root, &[&["doc"][..], &all, &["--no-deps"]].concat(), &[]))?;
+    if training { self::training(root) } else { Ok(()) }
+}
+
+/// Checks what links libtorch.
+fn training(root: &Path) -> Result<(), Failure> {
     let environment = Libtorch::find_or_fetch(root)?.environment();
-    let training = |args: &'static [&'static str]| {
-        let environment = &environment;
-        move || command(root, args, environment)
-    };
     let train = ["-p", "dlis-train", "-p", "xtask", "--features", "xtask/train"];
     step("lint training", || {
         command(root, &[&["clippy"][..], &train, &["--all-targets", "--", "--deny", "warnings"]].concat(), &environment)
     })?;
-    step("test training", training(&["test", "-p", "dlis-train", "--no-fail-fast"]))?;
-    step("document training", training(&["doc", "-p", "dlis-train", "--no-deps"]))
+    step("test training", || command(root, &["test", "-p", "dlis-train", "--no-fail-fast"], &environment))?;
+    step("document training", || command(root, &["doc", "-p", "dlis-train", "--no-deps"], &environment))
 }
 
 /// Announces a step, runs it and says how long it took.

@@ -6,11 +6,8 @@ use std::process::Command;
 use crate::Failure;
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str, &str); 6] = [
+const NEEDED: [(&str, &str, &str); 3] = [
     ("gcc", "gcc", "compiles the OpenMP side of the fork-join benchmark"),
-    ("g++", "g++", "compiles the binding of libtorch"),
-    ("pip3", "python3-pip", "fetches libtorch, which the tests of training link"),
-    ("unzip", "unzip", "unpacks libtorch"),
     ("chromium", "chromium", "opens the report in its test"),
     ("chromedriver", "chromium-driver", "drives the report's test"),
 ];
