@@ -1,5 +1,6 @@
 //! Two-dimensional convolution, an algorithm a file.
 
+pub(crate) mod decoded;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod im2col;
@@ -14,4 +15,4 @@ use dlis_backend::Kernel;
 
 /// The kernels of every file.
 pub(crate) static KERNELS: &[&[&dyn Kernel]] =
-    &[direct::KERNELS, im2col::KERNELS, implicit_gemm::KERNELS, depthwise::KERNELS, sparse::KERNELS];
+    &[direct::KERNELS, im2col::KERNELS, implicit_gemm::KERNELS, depthwise::KERNELS, sparse::KERNELS, decoded::KERNELS];

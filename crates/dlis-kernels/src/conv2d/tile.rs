@@ -138,13 +138,21 @@ impl Block<'_> {
         // Where each pixel's window begins, in input coordinates: before the first where the padding is, which as
         // an unsigned number is beyond the last. Plain loops throughout: `array::from_fn` is not always inlined.
         let mut origin = [(0, 0, 0); ROWS];
-        for (row, origin) in origin.iter_mut().enumerate() {
-            let (image, within) = ((first + row) / output.pixels(), (first + row) % output.pixels());
-            let (y, x) = (within / output.width, within % output.width);
-            let along = |position: usize, axis: usize| {
-                (position * conv.window.stride[axis]).wrapping_sub(conv.window.padding[axis])
-            };
-            *origin = (image * input.height, along(y, 0), along(x, 1));
+        let (mut image, within) = (first / output.pixels(), first % output.pixels());
+        let (mut y, mut x) = (within / output.width, within % output.width);
+        for origin in &mut origin {
+            let [stride_y, stride_x] = conv.window.stride;
+            let [above, left, ..] = conv.window.padding;
+            let along = [(y * stride_y).wrapping_sub(above), (x * stride_x).wrapping_sub(left)];
+            *origin = (image * input.height, along[0], along[1]);
+            // The next pixel, without a division.
+            x += 1;
+            if x == output.width {
+                (x, y) = (0, y + 1);
+                if y == output.height {
+                    (y, image) = (0, image + 1);
+                }
+            }
         }
 
         let mut weight = weights.as_ptr();
