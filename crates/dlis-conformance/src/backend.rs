@@ -34,7 +34,7 @@ pub(crate) fn check_against(
     expected: &Expectations<'_>,
     tolerance: Tolerance,
 ) -> Outcome {
-    for_each_variant(kernel, case, backend.hardware(), |op| {
+    for_each_variant(kernel, case.variants(), backend.hardware(), |op| {
         let (program, input) = one_step(case, op, kernel.id());
         check_program(backend, case, op, &program, &input, expected.of(op.weight), tolerance)
     })

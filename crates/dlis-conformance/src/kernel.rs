@@ -45,21 +45,21 @@ pub(crate) fn check_against(
     expected: &Expectations<'_>,
     setup: &Setup<'_>,
 ) -> Outcome {
-    for_each_variant(kernel, case, setup.hardware, |op| {
+    for_each_variant(kernel, case.variants(), setup.hardware, |op| {
         let tolerance = (setup.tolerance)(&kernel.id());
         check_variant(kernel, case, op, expected.of(op.weight), tolerance, setup)
     })
 }
 
-/// Runs `check` on each variant of a case that a kernel supports.
+/// Runs `check` on each of a case's variants that a kernel supports.
 pub(crate) fn for_each_variant(
     kernel: &dyn Kernel,
-    case: &Case,
+    variants: Vec<OpSpec>,
     hardware: &Hardware,
     mut check: impl FnMut(&OpSpec) -> Result<(), String>,
 ) -> Outcome {
     let (mut passed, mut declined) = (0, None);
-    for op in case.variants() {
+    for op in variants {
         let checked = guard_panics("the kernel", || match kernel.support(&op, hardware) {
             Support::No(reason) if reason.is_empty() => Err("support says no without a reason".to_owned()),
             Support::No(reason) => Ok(Some(reason.into_owned())),
@@ -78,14 +78,14 @@ pub(crate) fn for_each_variant(
 }
 
 /// What tells one variant of a case from another.
-pub(crate) fn describe(op: &OpSpec) -> String {
+fn describe(op: &OpSpec) -> String {
     let input = op.inputs.first().map_or(op.output.layout, |input| input.layout);
     let format = op.weight.map_or_else(String::new, |format| format!(", weight {format}"));
     format!("{op}, {input} to {}{format}", op.output.layout)
 }
 
 /// What a kernel says of itself.
-pub(crate) fn check_claims(kernel: &dyn Kernel, op: &OpSpec) -> Result<(), String> {
+fn check_claims(kernel: &dyn Kernel, op: &OpSpec) -> Result<(), String> {
     let id = kernel.id();
     if id.op() != op.operation.name() {
         return Err(format!("`{id}` supports an operation of another name"));

@@ -1,6 +1,7 @@
 //! Every case on every kernel.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 use dlis_backend::{Backend, Kernel, KernelId};
 use dlis_hw::{Hardware, SimdLevel};
@@ -8,6 +9,7 @@ use dlis_hw::{Hardware, SimdLevel};
 use crate::case::Case;
 use crate::formats::Expectations;
 use crate::kernel::{Setup, check_against};
+use crate::outcome::Outcome;
 use crate::report::Report;
 use crate::tolerance::Tolerance;
 
@@ -17,24 +19,34 @@ use crate::tolerance::Tolerance;
 /// Kernels whose name ends in a level that the machine lacks are skipped, which the report says. At a
 /// level below its own a kernel must decline.
 pub fn prove_kernels(kernels: &[&dyn Kernel], cases: &[Case], setup: &Setup<'_>) -> Report {
+    prove_at_every_level(kernels, cases, |case| &case.name, Expectations::new, check_against, setup)
+}
+
+/// As [`prove_kernels`], for any kind of case: `expect` makes what kernels are compared with, once a case.
+pub(crate) fn prove_at_every_level<'a, C: Debug, E>(
+    kernels: &[&dyn Kernel],
+    cases: &'a [C],
+    name: impl Fn(&'a C) -> &'a str,
+    expect: impl Fn(&'a C) -> E,
+    check: impl Fn(&dyn Kernel, &'a C, &E, &Setup<'_>) -> Outcome,
+    setup: &Setup<'_>,
+) -> Report {
     let mut report = start(kernels.iter().map(|kernel| kernel.id()), setup.hardware);
     let levels: Vec<(SimdLevel, Hardware)> =
         setup.hardware.simd_levels.iter().map(|&level| (level, setup.hardware.with_simd(level))).collect();
     for case in cases {
-        let expected = Expectations::new(case);
+        let expected = expect(case);
         for &kernel in kernels {
             let id = kernel.id();
             if !setup.hardware.has_isa(id.isa()) {
                 continue;
             }
             for (level, hardware) in &levels {
-                let outcome = check_against(kernel, case, &expected, &Setup { hardware, ..*setup });
-                if !hardware.has_isa(id.isa()) {
-                    if outcome.is_passed() {
-                        report.fault(format!("{id}: supports {case:?} on a machine limited to {level}"));
-                    }
-                } else {
-                    report.record(&id, &case.name, &format!(" at {level}"), outcome);
+                let outcome = check(kernel, case, &expected, &Setup { hardware, ..*setup });
+                if hardware.has_isa(id.isa()) {
+                    report.record(&id, name(case), &format!(" at {level}"), outcome);
+                } else if outcome.is_passed() {
+                    report.fault(format!("{id}: supports {case:?} on a machine limited to {level}"));
                 }
             }
         }
@@ -60,7 +72,7 @@ pub fn prove_backend(backend: &dyn Backend, cases: &[Case], tolerance: fn(&Kerne
 }
 
 /// A report that knows of names used twice and of what the machine lacks.
-pub(crate) fn start(ids: impl Iterator<Item = KernelId>, hardware: &Hardware) -> Report {
+fn start(ids: impl Iterator<Item = KernelId>, hardware: &Hardware) -> Report {
     let mut report = Report::default();
     let mut seen = BTreeSet::new();
     for id in ids {

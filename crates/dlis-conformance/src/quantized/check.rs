@@ -1,15 +1,15 @@
 //! Quantised cases on kernels, compared bit for bit.
 
-use dlis_backend::{AlignedBytes, Kernel, OpSpec, Parallel, Schedule, Serial, Support};
+use dlis_backend::{AlignedBytes, Kernel, OpSpec, Parallel, Schedule, Serial};
 use dlis_formats::DType;
-use dlis_hw::{Hardware, SimdLevel};
 
 use super::case::{Elements, QuantizedCase};
 use super::reference::quantized_reference;
 use crate::call::Operands;
-use crate::kernel::{NAN, NUMBER, Setup, check_claims, describe, floats};
-use crate::outcome::{Outcome, guard_panics};
+use crate::kernel::{NAN, NUMBER, Setup, floats, for_each_variant};
+use crate::outcome::Outcome;
 use crate::report::Report;
+use crate::suite::prove_at_every_level;
 use crate::tensor::{indices, spec};
 
 /// Runs a quantised case on a kernel, in every layout and weight format that the kernel supports. The
@@ -20,49 +20,11 @@ pub fn check_quantized(kernel: &dyn Kernel, case: &QuantizedCase, setup: &Setup<
 
 /// Runs every quantised case on every kernel, as [`prove_kernels`](crate::prove_kernels) does for those of f32.
 pub fn prove_quantized(kernels: &[&dyn Kernel], cases: &[QuantizedCase], setup: &Setup<'_>) -> Report {
-    let mut report = crate::suite::start(kernels.iter().map(|kernel| kernel.id()), setup.hardware);
-    let levels: Vec<(SimdLevel, Hardware)> =
-        setup.hardware.simd_levels.iter().map(|&level| (level, setup.hardware.with_simd(level))).collect();
-    for case in cases {
-        let expected = quantized_reference(case);
-        for &kernel in kernels {
-            let id = kernel.id();
-            if !setup.hardware.has_isa(id.isa()) {
-                continue;
-            }
-            for (level, hardware) in &levels {
-                let outcome = check_against(kernel, case, &expected, &Setup { hardware, ..*setup });
-                if hardware.has_isa(id.isa()) {
-                    report.record(&id, &case.name, &format!(" at {level}"), outcome);
-                } else if outcome.is_passed() {
-                    report.fault(format!("{id}: supports {case:?} on a machine limited to {level}"));
-                }
-            }
-        }
-    }
-    report
+    prove_at_every_level(kernels, cases, |case| &case.name, quantized_reference, check_against, setup)
 }
 
 fn check_against(kernel: &dyn Kernel, case: &QuantizedCase, expected: &Elements, setup: &Setup<'_>) -> Outcome {
-    let (mut passed, mut declined) = (0, None);
-    for op in case.variants() {
-        let checked = guard_panics("the kernel", || match kernel.support(&op, setup.hardware) {
-            Support::No(reason) if reason.is_empty() => Err("support says no without a reason".to_owned()),
-            Support::No(reason) => Ok(Some(reason.into_owned())),
-            Support::Yes => check_claims(kernel, &op)
-                .and_then(|()| check_variant(kernel, case, &op, expected, setup))
-                .map(|()| None),
-        });
-        match checked {
-            Ok(None) => passed += 1,
-            Ok(Some(reason)) => declined = declined.or(Some(reason)),
-            Err(detail) => return Outcome::Failed(format!("{}: {detail}", describe(&op))),
-        }
-    }
-    match declined {
-        Some(reason) if passed == 0 => Outcome::Unsupported(reason),
-        _ => Outcome::Passed { variants: passed },
-    }
+    for_each_variant(kernel, case.variants(), setup.hardware, |op| check_variant(kernel, case, op, expected, setup))
 }
 
 fn check_variant(
