@@ -4,16 +4,16 @@
 //! `cargo run --release -p dlis-kernels --example formats [simd level] [batch] [part of a layer's name]`
 #![allow(clippy::print_stdout, reason = "an example that prints a table")]
 
-use std::time::Instant;
+mod support;
 
 use dlis_backend::{
-    AlignedBytes, Epilogue, Footprint, Io, Kernel, Layout, OpSpec, OpWeights, Operation, Parallel, Prepared, Schedule,
-    Scratch, Serial, TensorSpec, View, ViewMut,
+    AlignedBytes, Epilogue, Footprint, Kernel, Layout, OpSpec, OpWeights, Operation, Prepared, TensorSpec,
 };
 use dlis_formats::{Format, Int4, Int8, Weight};
 use dlis_hw::{Hardware, SimdLevel};
-use dlis_model::{Conv2d, Linear, Window};
 use ndarray::ArrayD;
+
+use crate::support::{Shape, conv, linear, medians, same};
 
 /// One layer in one format, ready to run.
 struct Layer {
@@ -30,11 +30,7 @@ struct Layer {
 
 /// A weight in this format, of which this share is zero (by blocks, where the format has them).
 fn weight(dims: &[usize], format: Format, sparsity: f64) -> Option<Weight> {
-    let mut state = 1u32;
-    let mut random = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f64::from(state >> 8) / f64::from(1 << 24)
-    };
+    let mut random = support::random();
     let columns: usize = dims[1..].iter().product();
     let taps: usize = dims[2..].iter().product();
     let [height, width] = format.block().unwrap_or([1, 1]);
@@ -114,27 +110,12 @@ impl Layer {
 
     /// Seconds of one run.
     fn run(&mut self) -> f64 {
-        let start = Instant::now();
-        let inputs = [View::new(self.op.inputs[0], self.input.as_slice())];
-        let mut io = Io::new(&inputs, None, ViewMut::new(self.op.output, self.output.as_mut_slice()));
-        let mut scratch = Scratch::new(self.shared.as_mut_slice(), self.worker.as_mut_slice(), 1);
-        self.prepared.run(&mut io, &mut scratch, Parallel::new(&Serial, Schedule::Static));
-        start.elapsed().as_secs_f64()
+        let scratch = [self.shared.as_mut_slice(), self.worker.as_mut_slice()];
+        support::time(&self.op, &*self.prepared, self.input.as_slice(), self.output.as_mut_slice(), scratch)
     }
 }
 
-/// Layer shapes: name, operation, and extents of input and output.
-fn layers() -> Vec<(&'static str, Operation, [usize; 3], [usize; 3])> {
-    let same = |kernel: usize| Window::square(kernel).with_padding(kernel / 2);
-    let conv = |text, inputs, outputs, size: usize, window: Window, groups| {
-        let conv = Conv2d { in_channels: inputs, out_channels: outputs, groups, window, bias: false };
-        let to = size / window.stride[0];
-        (text, Operation::Conv2d(conv), [inputs, size, size], [outputs, to, to])
-    };
-    let linear = |text, inputs, outputs| {
-        let linear = Linear { in_features: inputs, out_features: outputs, bias: false };
-        (text, Operation::Linear(linear), [inputs, 1, 1], [outputs, 1, 1])
-    };
+fn layers() -> Vec<Shape> {
     vec![
         conv("3x3 64->64 @32", 64, 64, 32, same(3), 1),
         conv("3x3 64->128 @16", 64, 128, 16, same(3), 1),
@@ -189,22 +170,7 @@ fn main() {
         let specs = [input, output].map(|dims| TensorSpec::f32(batch, dims, Layout::Nchw));
         let mut runs: Vec<Layer> =
             FORMATS.into_iter().filter_map(|format| Layer::new(operation, specs, format, &hw)).collect();
-        let mut times = vec![Vec::new(); runs.len()];
-        let once = runs.iter_mut().map(Layer::run).sum::<f64>() + runs.iter_mut().map(Layer::run).sum::<f64>();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of repetitions")]
-        let count = (2.0 / once).clamp(15.0, 1000.0) as usize;
-        for _ in 0..count {
-            for (layer, times) in runs.iter_mut().zip(&mut times) {
-                times.push(layer.run());
-            }
-        }
-        let medians: Vec<f64> = times
-            .iter_mut()
-            .map(|times| {
-                times.sort_by(f64::total_cmp);
-                times[times.len() / 2]
-            })
-            .collect();
+        let medians = medians(&mut runs, Layer::run, 2.0, 1000.0);
         println!("{text}, batch {batch}");
         for (layer, median) in runs.iter().zip(&medians) {
             println!(

@@ -3,16 +3,16 @@
 //! `cargo run --release -p dlis-kernels --example quantized [simd level]`
 #![allow(clippy::print_stdout, reason = "an example that prints a table")]
 
-use std::time::Instant;
+mod support;
 
 use dlis_backend::{
-    AlignedBytes, Epilogue, Footprint, Io, Layout, OpQuantization, OpSpec, OpWeights, Operation, Parallel, Prepared,
-    Schedule, Scratch, Serial, TensorSpec, View, ViewMut,
+    AlignedBytes, Epilogue, Footprint, Layout, OpQuantization, OpSpec, OpWeights, Operation, Prepared, TensorSpec,
 };
 use dlis_formats::{DType, Format, Int4, Int8, Quantization, Weight};
 use dlis_hw::{Hardware, SimdLevel};
-use dlis_model::{Conv2d, Linear, Window};
 use ndarray::ArrayD;
+
+use crate::support::{conv, linear, medians, same};
 
 /// One layer in one type and format, ready to run.
 struct Layer {
@@ -38,11 +38,9 @@ impl Layer {
             Operation::Conv2d(conv) => conv.weight_dims().to_vec(),
             _ => vec![output.channels, input.channels],
         };
-        let mut state = 1u32;
-        let mut random = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-        };
+        let mut uniform = support::random();
+        #[expect(clippy::cast_possible_truncation, reason = "24 bits, which f32 has")]
+        let mut random = || uniform() as f32 - 0.5;
         let dense = ArrayD::from_shape_fn(dims, |_| random());
         let weight = match format {
             Format::Int8 => Weight::Int8(Int8::quantize(&dense, Int8::max_abs_scales(&dense)).ok()?),
@@ -84,12 +82,8 @@ impl Layer {
 
     /// Seconds of one run.
     fn run(&mut self) -> f64 {
-        let start = Instant::now();
-        let inputs = [View::new(self.op.inputs[0], self.input.as_slice())];
-        let mut io = Io::new(&inputs, None, ViewMut::new(self.op.output, self.output.as_mut_slice()));
-        let mut scratch = Scratch::new(&mut [], self.scratch.as_mut_slice(), 1);
-        self.prepared.run(&mut io, &mut scratch, Parallel::new(&Serial, Schedule::Static));
-        start.elapsed().as_secs_f64()
+        let scratch = [&mut [][..], self.scratch.as_mut_slice()];
+        support::time(&self.op, &*self.prepared, self.input.as_slice(), self.output.as_mut_slice(), scratch)
     }
 }
 
@@ -99,20 +93,6 @@ fn main() {
     if level == SimdLevel::Avx2 && std::env::args().nth(2).as_deref() == Some("plain") {
         hw.isa_flags.retain(|flag| flag != "avx_vnni");
     }
-    let same = |kernel: usize| Window::square(kernel).with_padding(kernel / 2);
-    let conv = |text: &'static str, inputs, outputs, size: usize, window: Window, groups| {
-        let conv = Conv2d { in_channels: inputs, out_channels: outputs, groups, window, bias: false };
-        (
-            text,
-            Operation::Conv2d(conv),
-            [inputs, size, size],
-            [outputs, size / window.stride[0], size / window.stride[0]],
-        )
-    };
-    let linear = |inputs, outputs| {
-        let linear = Linear { in_features: inputs, out_features: outputs, bias: false };
-        ("linear", Operation::Linear(linear), [inputs, 1, 1], [outputs, 1, 1])
-    };
     let layers = [
         conv("vgg first 3->64 @32", 3, 64, 32, same(3), 1),
         conv("vgg 64->64 @32", 64, 64, 32, same(3), 1),
@@ -132,8 +112,8 @@ fn main() {
         conv("mobilenet dw 64 @32 /2", 64, 64, 32, same(3).with_stride(2), 64),
         conv("mobilenet dw 128 @16", 128, 128, 16, same(3), 128),
         conv("mobilenet dw 512 @4", 512, 512, 4, same(3), 512),
-        linear(512, 512),
-        linear(512, 10),
+        linear("linear", 512, 512),
+        linear("linear", 512, 10),
     ];
     for (text, operation, input, output) in layers {
         let tensor = |dims| TensorSpec::f32(1, dims, Layout::Nhwc);
@@ -141,23 +121,9 @@ fn main() {
             .into_iter()
             .filter_map(|format| Layer::new(operation, tensor(input), tensor(output), format, &hw))
             .collect();
-        let mut times = vec![Vec::new(); runs.len()];
-        let once = runs.iter_mut().map(Layer::run).sum::<f64>() + runs.iter_mut().map(Layer::run).sum::<f64>();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of repetitions")]
-        let count = (0.5 / once).clamp(15.0, 2000.0) as usize;
-        for _ in 0..count {
-            for (layer, times) in runs.iter_mut().zip(&mut times) {
-                times.push(layer.run());
-            }
-        }
-        let medians: Vec<f64> = times
-            .into_iter()
-            .map(|mut times| {
-                times.sort_by(f64::total_cmp);
-                times[times.len() / 2] * 1e6
-            })
-            .collect();
-        let ratios: Vec<String> = medians.iter().map(|m| format!("{m:8.1} us ({:5.2}x)", medians[0] / m)).collect();
+        let medians = medians(&mut runs, Layer::run, 0.5, 2000.0);
+        let ratios: Vec<String> =
+            medians.iter().map(|m| format!("{:8.1} us ({:5.2}x)", 1e6 * m, medians[0] / m)).collect();
         println!("{text:28} {}  {}", ratios.join("  "), runs.get(1).map_or("", |layer| &layer.name));
     }
 }

@@ -52,37 +52,60 @@ impl Prepared for PreparedConcat {
     }
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        let total: usize = self.channels.iter().sum();
-        match self.layout {
+        let mut places = Places::new(self.layout, self.pixels, self.channels.iter().sum());
+        for (index, &channels) in self.channels.iter().enumerate() {
+            let input = io.input(index).f32();
+            places.fill(channels, input, io.output().f32(), parallel, |from, to| to.copy_from_slice(from));
+        }
+    }
+}
+
+/// Where the inputs of a concatenation go in its output, one after another.
+#[derive(Debug)]
+pub(crate) struct Places {
+    layout: Layout,
+    pixels: usize,
+    /// Channels of the output.
+    total: usize,
+    /// The channel at which the next input begins.
+    start: usize,
+}
+
+impl Places {
+    pub(crate) fn new(layout: Layout, pixels: usize, total: usize) -> Self {
+        Self { layout, pixels, total, start: 0 }
+    }
+
+    /// Brings the next input, of so many channels, to its place by `copy(from, to)`.
+    pub(crate) fn fill<T: Copy + Send + Sync>(
+        &mut self,
+        channels: usize,
+        input: &[T],
+        output: &mut [T],
+        parallel: Parallel<'_>,
+        copy: impl Fn(&[T], &mut [T]) + Sync,
+    ) {
+        let Self { layout, pixels, total, start } = *self;
+        match layout {
             // An input's planes of one image stay together.
             Layout::Nchw => {
-                let (image_out, mut start) = (total * self.pixels, 0);
-                for (index, channels) in self.channels.iter().enumerate() {
-                    let (input, len) = (io.input(index).f32(), channels * self.pixels);
-                    for (input, output) in input.chunks(len).zip(io.output().f32().chunks_mut(image_out)) {
-                        for_each_block(parallel, &mut output[start..start + len], BLOCK, |elements, output| {
-                            output.copy_from_slice(&input[elements]);
-                        });
-                    }
-                    start += len;
+                let (len, start) = (channels * pixels, start * pixels);
+                for (input, output) in input.chunks(len).zip(output.chunks_mut(total * pixels)) {
+                    for_each_block(parallel, &mut output[start..start + len], BLOCK, |elements, output| {
+                        copy(&input[elements], output);
+                    });
                 }
             }
             // A pixel's channels are gathered from all inputs. Looking an input up costs, so one is copied at a
             // time; a worker's pixels stay in its cache from one to the next.
-            Layout::Nhwc => {
-                let mut start = 0;
-                for (index, &channels) in self.channels.iter().enumerate() {
-                    let input = io.input(index).f32();
-                    parallel.for_each_row(io.output().f32(), total, |_, first, pixels| {
-                        let inputs = input[first * channels..].chunks(channels);
-                        for (pixel, input) in pixels.chunks_mut(total).zip(inputs) {
-                            pixel[start..start + channels].copy_from_slice(input);
-                        }
-                    });
-                    start += channels;
+            Layout::Nhwc => parallel.for_each_row(output, total, |_, first, output| {
+                let inputs = input[first * channels..].chunks(channels);
+                for (pixel, input) in output.chunks_mut(total).zip(inputs) {
+                    copy(input, &mut pixel[start..start + channels]);
                 }
-            }
+            }),
         }
+        self.start += channels;
     }
 }
 

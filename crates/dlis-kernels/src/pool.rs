@@ -110,8 +110,8 @@ impl Prepared for PreparedPool {
                     let from = &input[(outer * rows.input + rows.source(y, ky)) * row_in..][..row_in];
                     for kx in 0..columns.kernel {
                         match self.reduction {
-                            Reduction::Max => self.add_tap(kx, from, output, max),
-                            Reduction::Mean { .. } => self.add_tap(kx, from, output, |sum, x| sum + x),
+                            Reduction::Max => add_tap(columns, inner, kx, from, output, max),
+                            Reduction::Mean { .. } => add_tap(columns, inner, kx, from, output, |sum, x| sum + x),
                         }
                     }
                 }
@@ -136,25 +136,29 @@ fn max(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-impl PreparedPool {
-    /// Takes what one tap of a row of the window reads into a row of the output.
-    #[inline(always)]
-    fn add_tap(&self, kx: usize, from: &[f32], output: &mut [f32], fold: impl Fn(f32, f32) -> f32) {
-        let (columns, inner) = (&self.axes[1], self.inner);
-        let inside = columns.outputs(kx);
-        if inside.is_empty() {
-            return;
-        }
-        let from = &from[columns.source(inside.start, kx) * inner..];
-        let output = &mut output[inside.start * inner..inside.end * inner];
-        if columns.stride == 1 {
+/// Takes what one tap of a row of the window reads into a row of the output, whose pixels are of `inner` elements.
+#[inline(always)]
+pub(crate) fn add_tap<T: Copy>(
+    columns: &Axis,
+    inner: usize,
+    kx: usize,
+    from: &[T],
+    output: &mut [T],
+    fold: impl Fn(T, T) -> T,
+) {
+    let inside = columns.outputs(kx);
+    if inside.is_empty() {
+        return;
+    }
+    let from = &from[columns.source(inside.start, kx) * inner..];
+    let output = &mut output[inside.start * inner..inside.end * inner];
+    if columns.stride == 1 {
+        output.iter_mut().zip(from).for_each(|(to, &from)| *to = fold(*to, from));
+    } else if inner == 1 {
+        output.iter_mut().zip(from.iter().step_by(columns.stride)).for_each(|(to, &from)| *to = fold(*to, from));
+    } else {
+        for (output, from) in output.chunks_mut(inner).zip(from.chunks(columns.stride * inner)) {
             output.iter_mut().zip(from).for_each(|(to, &from)| *to = fold(*to, from));
-        } else if inner == 1 {
-            output.iter_mut().zip(from.iter().step_by(columns.stride)).for_each(|(to, &from)| *to = fold(*to, from));
-        } else {
-            for (output, from) in output.chunks_mut(inner).zip(from.chunks(columns.stride * inner)) {
-                output.iter_mut().zip(from).for_each(|(to, &from)| *to = fold(*to, from));
-            }
         }
     }
 }

@@ -14,6 +14,10 @@ use crate::support;
 /// written is used up while it is in the first-level cache.
 const TILE: usize = 16;
 
+/// Columns of a tile below which it costs more to begin a strided iteration, with its division, than to check every
+/// index: an image's three channels.
+const FEW: usize = 8;
+
 /// `reorder/f32/none/transpose/portable`.
 #[derive(Debug)]
 struct Reorder;
@@ -25,10 +29,7 @@ impl Kernel for Reorder {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Reorder = op.operation else { return accepts::another_operation() };
-        // Its tensors differ in layout by nature; all else must be as for any other operation.
-        let mut alike = op.clone();
-        alike.inputs.iter_mut().for_each(|input| input.layout = op.output.layout);
-        support::f32_tensors(op).and(|| Accepts::PLAIN.check(&alike))
+        support::f32_tensors(op).and(|| Accepts::PLAIN.check(&alike(op)))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -37,30 +38,14 @@ impl Kernel for Reorder {
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         match self.support(op, hw) {
-            Support::Yes => {
-                let (channels, pixels) = (op.output.channels, op.output.pixels());
-                let copy = accepts::common_layout(op).is_some();
-                let [rows, columns] = match op.output.layout {
-                    _ if copy => [0, 0],
-                    Layout::Nhwc => [pixels, channels],
-                    Layout::Nchw => [channels, pixels],
-                };
-                Ok(Box::new(PreparedReorder { copy, rows, columns }))
-            }
+            Support::Yes => Ok(Box::new(PreparedReorder(Transposition::of(op, TILE)))),
             no => Err(accepts::unsupported(self, op, no)),
         }
     }
 }
 
 #[derive(Debug)]
-struct PreparedReorder {
-    /// Whether both layouts are the same bytes.
-    copy: bool,
-    /// Rows of the output, columns of the input.
-    rows: usize,
-    /// Columns of the output, rows of the input.
-    columns: usize,
-}
+struct PreparedReorder(Transposition);
 
 impl Prepared for PreparedReorder {
     fn footprint(&self, _threads: usize) -> Footprint {
@@ -68,21 +53,54 @@ impl Prepared for PreparedReorder {
     }
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        let input = io.input(0).f32();
-        let output = io.output().f32();
-        if self.copy {
+        self.0.run(io.input(0).f32(), io.output().f32(), parallel);
+    }
+}
+
+/// The operation as one of tensors in one layout: a reorder's differ in it by nature, and all else must be as for
+/// any other operation.
+pub(crate) fn alike(op: &OpSpec) -> OpSpec {
+    let mut alike = op.clone();
+    alike.inputs.iter_mut().for_each(|input| input.layout = op.output.layout);
+    alike
+}
+
+/// How elements move from one layout to the other.
+#[derive(Debug)]
+pub(crate) struct Transposition {
+    /// Rows and columns of an image of the output; `None` where both layouts are the same bytes.
+    shape: Option<[usize; 2]>,
+    /// Rows and columns transposed together.
+    tile: usize,
+}
+
+impl Transposition {
+    pub(crate) fn of(op: &OpSpec, tile: usize) -> Self {
+        let (channels, pixels) = (op.output.channels, op.output.pixels());
+        let shape = match op.output.layout {
+            _ if accepts::common_layout(op).is_some() => None,
+            Layout::Nhwc => Some([pixels, channels]),
+            Layout::Nchw => Some([channels, pixels]),
+        };
+        Self { shape, tile }
+    }
+
+    pub(crate) fn run<T: Copy + Send + Sync>(&self, input: &[T], output: &mut [T], parallel: Parallel<'_>) {
+        let Some([rows, columns]) = self.shape else {
             for_each_block(parallel, output, BLOCK, |elements, output| output.copy_from_slice(&input[elements]));
             return;
-        }
-        let (rows, columns) = (self.rows, self.columns);
+        };
         for (input, output) in input.chunks(rows * columns).zip(output.chunks_mut(rows * columns)) {
-            for_each_block(parallel, output, TILE * columns, |elements, output| {
+            for_each_block(parallel, output, self.tile * columns, |elements, output| {
                 let first = elements.start / columns;
-                for left in (0..columns).step_by(TILE) {
-                    let tile = left..columns.min(left + TILE);
+                for left in (0..columns).step_by(self.tile) {
+                    let tile = left..columns.min(left + self.tile);
                     for (row, output) in (first..).zip(output.chunks_mut(columns)) {
-                        for column in tile.clone() {
-                            output[column] = input[column * rows + row];
+                        if tile.len() < FEW {
+                            tile.clone().for_each(|column| output[column] = input[column * rows + row]);
+                        } else {
+                            let from = input[tile.start * rows + row..].iter().step_by(rows);
+                            output[tile.clone()].iter_mut().zip(from).for_each(|(to, &from)| *to = from);
                         }
                     }
                 }

@@ -10,7 +10,7 @@ use dlis_hw::Hardware;
 use super::accepts::{self as quantized, Accepts};
 use super::rescale::{Rounding, multiplier};
 use crate::accepts;
-use crate::blocks::{BLOCK, for_each_block};
+use crate::concat::Places;
 
 /// `concat/u8/none/copy/portable`.
 #[derive(Debug)]
@@ -98,29 +98,11 @@ impl Prepared for PreparedConcat {
     }
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        let total: usize = self.parts.iter().map(|part| part.channels).sum();
-        let mut start = 0;
+        let total = self.parts.iter().map(|part| part.channels).sum();
+        let mut places = Places::new(self.layout, self.pixels, total);
         for (index, Part { channels, table }) in self.parts.iter().enumerate() {
             let input = io.input(index).u8();
-            let output = io.output().u8();
-            match self.layout {
-                // An input's planes of one image stay together.
-                Layout::Nchw => {
-                    let (len, start) = (channels * self.pixels, start * self.pixels);
-                    for (input, output) in input.chunks(len).zip(output.chunks_mut(total * self.pixels)) {
-                        for_each_block(parallel, &mut output[start..start + len], BLOCK, |elements, output| {
-                            table.map(&input[elements], output);
-                        });
-                    }
-                }
-                Layout::Nhwc => parallel.for_each_row(output, total, |_, first, pixels| {
-                    let inputs = input[first * channels..].chunks(*channels);
-                    for (pixel, input) in pixels.chunks_mut(total).zip(inputs) {
-                        table.map(input, &mut pixel[start..start + channels]);
-                    }
-                }),
-            }
-            start += channels;
+            places.fill(*channels, input, io.output().u8(), parallel, |from, to| table.map(from, to));
         }
     }
 }

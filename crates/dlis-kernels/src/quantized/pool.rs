@@ -14,6 +14,7 @@ use super::rescale::{Rounding, narrow};
 use crate::accepts;
 use crate::axis::Axis;
 use crate::blocks::for_each_block;
+use crate::pool::add_tap;
 
 /// `max_pool/u8/none/direct/portable`: order is the same in bytes.
 #[derive(Debug)]
@@ -78,33 +79,10 @@ impl Prepared for PreparedMax {
                 output.fill(0);
                 for ky in rows.taps(y) {
                     let from = &input[(outer * rows.input + rows.source(y, ky)) * row_in..][..row_in];
-                    (0..columns.kernel).for_each(|kx| self.add_tap(kx, from, output));
+                    (0..columns.kernel).for_each(|kx| add_tap(columns, inner, kx, from, output, u8::max));
                 }
             }
         });
-    }
-}
-
-impl PreparedMax {
-    /// Takes what one tap of a row of the window reads into a row of the output.
-    #[inline(always)]
-    fn add_tap(&self, kx: usize, from: &[u8], output: &mut [u8]) {
-        let (columns, inner) = (&self.axes[1], self.inner);
-        let inside = columns.outputs(kx);
-        if inside.is_empty() {
-            return;
-        }
-        let from = &from[columns.source(inside.start, kx) * inner..];
-        let output = &mut output[inside.start * inner..inside.end * inner];
-        if columns.stride == 1 {
-            output.iter_mut().zip(from).for_each(|(to, &from)| *to = from.max(*to));
-        } else if inner == 1 {
-            output.iter_mut().zip(from.iter().step_by(columns.stride)).for_each(|(to, &from)| *to = from.max(*to));
-        } else {
-            for (output, from) in output.chunks_mut(inner).zip(from.chunks(columns.stride * inner)) {
-                output.iter_mut().zip(from).for_each(|(to, &from)| *to = from.max(*to));
-            }
-        }
     }
 }
 
