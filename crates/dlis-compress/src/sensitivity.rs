@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::magnitude::{Magnitude, Pattern};
 use crate::quantise::integers;
-use crate::weights::{dense, replace, weight_name};
+use crate::weights::{dense, weight_name};
 use crate::{CompressError, Selection, Trainer};
 
 /// Most levels of a scan.
@@ -95,7 +95,7 @@ impl Sensitivity {
             let [name] = name;
             for (level, weight) in weights.iter().flat_map(|weight| probe.of(weight)) {
                 let weight = weight.map_err(|problem| CompressError::Layer { layer: layer.clone(), problem })?;
-                let probed = replace(network.clone(), [(name.clone(), weight)])?;
+                let probed = network.clone().with_weights([(name.clone(), weight)])?;
                 points.push(SensitivityPoint { layer: layer.clone(), level, accuracy: accuracy(&probed)? });
             }
         }

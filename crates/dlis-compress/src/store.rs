@@ -8,7 +8,7 @@ use half::f16;
 use ndarray::ArrayD;
 
 use crate::selection::weighted;
-use crate::weights::{replace, weight_name};
+use crate::weights::weight_name;
 use crate::{CompressError, Store, Treatment};
 
 impl Store {
@@ -30,9 +30,7 @@ impl Store {
             let stored = stored.map_err(|problem| CompressError::Layer { layer: layer_name.clone(), problem })?;
             changed.push((name, stored));
         }
-        // Not through `Network::into_parts`, which would leave what is known of activations behind.
-        let quantization = network.quantizations().clone();
-        Ok(replace(network, changed)?.with_quantization(quantization)?)
+        Ok(network.with_weights(changed)?)
     }
 
     fn stored(&self, weight: &Weight, treatment: Option<&Treatment>) -> Result<Weight, String> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::Fields;
 use crate::recipe::Tuning;
-use crate::weights::{dense, replace, weight_name};
+use crate::weights::{dense, weight_name};
 use crate::{CompressError, Compressor, Constraint, Context, Selection};
 
 /// Trained ternary quantisation (Zhu et al. 2017): every weight of a layer becomes `+positive`, 0 or `-negative`,
@@ -99,7 +99,7 @@ impl Compressor for Ternary {
             None => {
                 let weights = dense(&network, &names)?;
                 let weights = weights.iter().map(|weight| Weight::F32(ternarise(weight, self.threshold)));
-                network = replace(network, names.iter().cloned().zip(weights))?;
+                network = network.with_weights(names.iter().cloned().zip(weights))?;
             }
         }
         let mut changed = Vec::with_capacity(names.len());
@@ -111,7 +111,7 @@ impl Compressor for Ternary {
             };
             changed.push((name.clone(), Weight::Ternary(ternary.map_err(problem)?)));
         }
-        Ok(replace(network, changed)?)
+        Ok(network.with_weights(changed)?)
     }
 }
 

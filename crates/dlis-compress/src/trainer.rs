@@ -6,6 +6,8 @@ use std::sync::Arc;
 use dlis_model::{Network, Value};
 use ndarray::ArrayD;
 
+use crate::Histogram;
+
 /// A compressor's whole view of training and data: small enough for a program in any language to be one.
 ///
 /// Networks are given with batch-norm where they have it, in any weight format (`Network::to_f32` makes
@@ -199,23 +201,11 @@ impl Observed {
     ///
     /// [`TrainerError::Observation`] if there is no value or one is not finite.
     pub fn of(values: &[f32]) -> Result<Self, TrainerError> {
-        let (min, max) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), &value| {
-            // Not `f32::min`, which would pass over NaN.
-            (if value >= min { min } else { value }, if value <= max { max } else { value })
-        });
-        let mut observed = Self::new(min, max, vec![0; Self::BINS])?;
-        for &value in values {
-            let bin = observed.bin(value);
-            observed.counts[bin] += 1;
-        }
-        Ok(observed)
-    }
-
-    /// The bin that a value within the range falls into.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 0; clamped from above")]
-    fn bin(&self, value: f32) -> usize {
-        let width = f64::from(self.magnitude()) / self.counts.len() as f64;
-        if width > 0.0 { ((f64::from(value.abs()) / width) as usize).min(self.counts.len() - 1) } else { 0 }
+        let mut histogram = Histogram::default();
+        histogram.widen(values);
+        histogram.settle();
+        histogram.count(values);
+        histogram.observed()
     }
 
     /// Smallest value.

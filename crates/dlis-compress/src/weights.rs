@@ -1,6 +1,5 @@
-//! Taking weights out of a network and putting them back.
+//! Taking weights out of a network.
 
-use dlis_formats::Weight;
 use dlis_model::{Graph, Network, WeightError};
 use ndarray::ArrayD;
 
@@ -18,14 +17,4 @@ pub(crate) fn dense(network: &Network, names: &[String]) -> Result<Vec<ArrayD<f3
             None => Err(WeightError::Missing { name: name.clone(), expected: Vec::new() }),
         })
         .collect()
-}
-
-/// The network with some weights replaced.
-pub(crate) fn replace(
-    network: Network,
-    changed: impl IntoIterator<Item = (String, Weight)>,
-) -> Result<Network, WeightError> {
-    let (graph, mut weights) = network.into_parts();
-    weights.extend(changed);
-    Network::new(graph, weights)
 }

@@ -35,6 +35,8 @@ pub mod artefact;
 mod error;
 mod fold;
 pub mod graph;
+#[cfg(any(test, feature = "interpreter"))]
+pub mod interpreter;
 mod network;
 mod op;
 mod summary;

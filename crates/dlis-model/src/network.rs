@@ -70,6 +70,17 @@ impl Network {
         }
     }
 
+    /// The same network with some weights replaced; quantisations stay.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightError`] naming the first weight that does not fit.
+    pub fn with_weights(self, changed: impl IntoIterator<Item = (String, Weight)>) -> Result<Self, WeightError> {
+        let Self { graph, mut weights, quantization } = self;
+        weights.extend(changed);
+        Ok(Self { quantization, ..Self::new(graph, weights)? })
+    }
+
     /// A network of this graph with deterministic pseudo-random weights (He et al. 2015: variance
     /// `2 / fan-in`), for timing and for tests: the time of a dense layer does not depend on its values.
     pub fn random(graph: Graph, seed: u64) -> Self {
@@ -199,6 +210,17 @@ mod tests {
         assert_eq!(Network::new(graph.clone(), weights).unwrap(), network);
         assert_eq!(Network::random(graph.clone(), 7), network);
         assert_ne!(Network::random(graph, 8), network);
+    }
+
+    #[test]
+    fn replaced_weights_are_checked_and_quantisations_stay() {
+        let quantization = BTreeMap::from([(Value::Layer(0), Quantization::new(0.5, 3).unwrap())]);
+        let network = Network::random(graph(), 0).with_quantization(quantization.clone()).unwrap();
+        let zeros = |len| ("bn.bias".to_owned(), Weight::F32(arr1(&vec![0.0; len]).into_dyn()));
+        let replaced = network.clone().with_weights([zeros(3)]).unwrap();
+        assert_eq!(replaced.quantizations(), &quantization);
+        assert_ne!(replaced.weights()["bn.bias"], network.weights()["bn.bias"]);
+        assert!(matches!(network.with_weights([zeros(4)]), Err(WeightError::Shape { .. })));
     }
 
     #[test]

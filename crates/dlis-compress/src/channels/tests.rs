@@ -1,12 +1,22 @@
 use std::sync::Arc;
 
 use dlis_formats::Weight;
+use dlis_model::interpreter::evaluate;
 use dlis_model::{Conv2d, GraphBuilder, Op, Pool, Shape, Window, zoo};
+use ndarray::Array3;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::interpreter;
 use crate::{Event, Untrained};
+
+/// A pseudo-random image.
+fn image(shape: Shape, seed: u64) -> Array3<f64> {
+    let mut state = seed | 1;
+    Array3::from_shape_simple_fn([shape.channels, shape.height, shape.width], || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    })
+}
 
 /// A random network of everything that couples channels, 10 classes at the end.
 fn random_graph(choices: &[(u8, u8, u8)]) -> Graph {
@@ -105,7 +115,7 @@ fn masked(network: &Network, dependencies: &Dependencies, removed: &[bool]) -> N
         }
         changed.push((format!("{}.weight", layer.name), Weight::F32(weight)));
     }
-    crate::weights::replace(network.clone(), changed).unwrap()
+    network.clone().with_weights(changed).unwrap()
 }
 
 fn compress(channels: &Channels, network: &Network) -> Result<Network, CompressError> {
@@ -139,8 +149,8 @@ proptest! {
         }
         let pruned = dependencies.prune(&network, &removed).unwrap();
         let masked = masked(&network, &dependencies, &removed);
-        let image = interpreter::image(network.graph().input_shape(), seed);
-        let [a, b] = [&pruned, &masked].map(|network| interpreter::evaluate(network, &image));
+        let image = image(network.graph().input_shape(), seed);
+        let [a, b] = [&pruned, &masked].map(|network| evaluate(network, &image));
         for (a, b) in a.iter().zip(&b) {
             prop_assert!((a - b).abs() <= 1e-9 * (1.0 + a.abs()), "{a} {b}");
         }

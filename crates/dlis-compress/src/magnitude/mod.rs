@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::Fields;
 use crate::recipe::Tuning;
-use crate::weights::{dense, replace, weight_name};
+use crate::weights::{dense, weight_name};
 use crate::{CompressError, Compressor, Constraint, Context, Selection};
 
 /// Magnitude pruning: weights (or groups of them, see [`Pattern`]) of small magnitude become zero, and the others
@@ -268,7 +268,7 @@ impl Compressor for Magnitude {
             let weights = dense(&network, &names)?;
             let masks = self.masks(&weights, sparsity);
             let weights = weights.iter().zip(&masks).map(|(weight, mask)| Weight::F32(masked(weight, mask)));
-            network = replace(network, names.iter().cloned().zip(weights))?;
+            network = network.with_weights(names.iter().cloned().zip(weights))?;
             if let Some(tuning) = self.tuning(stage + 1 == levels.len()) {
                 let masks = masks.into_iter().map(Constraint::Mask);
                 let constraints: BTreeMap<_, _> = names.iter().cloned().zip(masks).collect();

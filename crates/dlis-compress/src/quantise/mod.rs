@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::Fields;
 use crate::recipe::Tuning;
-use crate::weights::{dense, replace, weight_name};
+use crate::weights::{dense, weight_name};
 use crate::{CompressError, Compressor, Constraint, Context, Observed, Selection, Treatment};
 
 pub use tensors::quantised_tensors;
@@ -152,7 +152,7 @@ impl Compressor for Quantise {
             };
             changed.push((name.clone(), integers(&weight, self.weights, search).map_err(problem)?));
         }
-        let network = replace(network, changed)?;
+        let network = network.with_weights(changed)?;
         match self.activations {
             Some(_) => self.calibrate(network, context),
             None => Ok(network),

@@ -50,11 +50,12 @@ pub(super) fn convert(network: Network, format: Format) -> Result<Network, Strin
     if compressed.is_empty() {
         return Err("no layer of it is compressed: expected `stored` or `dense-f32`".to_owned());
     }
-    let quantizations = network.quantizations().clone();
-    let (graph, mut weights) = network.into_parts();
-    for (name, weight) in weights.iter_mut().filter(|(name, _)| compressed.contains(*name)) {
-        *weight = weight.convert(format).map_err(|error| format!("weight `{name}` is {}: {error}", weight.format()))?;
+    let mut converted = Vec::with_capacity(compressed.len());
+    for name in compressed {
+        let Some(weight) = network.weights().get(&name) else { continue };
+        let weight =
+            weight.convert(format).map_err(|error| format!("weight `{name}` is {}: {error}", weight.format()))?;
+        converted.push((name, weight));
     }
-    let network = Network::new(graph, weights).map_err(|error| error.to_string())?;
-    network.with_quantization(quantizations).map_err(|error| error.to_string())
+    network.with_weights(converted).map_err(|error| error.to_string())
 }

@@ -180,6 +180,4 @@ fn round(value: f64) -> f32 {
 }
 
 #[cfg(test)]
-mod interpreter;
-#[cfg(test)]
 mod tests;

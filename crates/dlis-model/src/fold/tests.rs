@@ -3,8 +3,8 @@ use half::f16;
 use ndarray::{Array3, ArrayD};
 use proptest::prelude::*;
 
-use super::interpreter::evaluate;
 use super::*;
+use crate::interpreter::evaluate;
 use crate::{Activation, GraphBuilder, Pool, Shape, Window};
 
 /// The names of the layers that are left.

@@ -1,11 +1,16 @@
-//! The definition of every operation, one output element at a time in f64: what folding must preserve.
+//! The definition of every operation, one output element at a time in f64: what folding and compression must
+//! preserve, for tests. Behind the feature `interpreter`.
 
 use ndarray::{Array3, Axis};
 
 use crate::{Activation, Conv2d, Network, Op, Pool, Value, Window};
 
 /// The network's result for one image of `[channels, height, width]`.
-pub(super) fn evaluate(network: &Network, image: &Array3<f64>) -> Array3<f64> {
+///
+/// # Panics
+///
+/// If the image is not of the network's input shape.
+pub fn evaluate(network: &Network, image: &Array3<f64>) -> Array3<f64> {
     let mut outputs: Vec<Array3<f64>> = Vec::new();
     for (index, layer) in network.graph().layers().iter().enumerate() {
         let inputs: Vec<&Array3<f64>> = layer.inputs.iter().map(|&value| tensor(value, image, &outputs)).collect();
