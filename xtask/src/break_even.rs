@@ -12,11 +12,11 @@ use dlis_experiment::{TUNING_FILE, page};
 use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_runtime::TuneCache;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::Failure;
 use crate::laboratory::{catalogue, root};
-use crate::output::say;
+use crate::output::{bar, say};
 use crate::paper::print;
 
 const NETWORKS: [&str; 3] = ["vgg16-cifar10", "resnet18-cifar10", "mobilenet-cifar10"];
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &BreakEvenArgs) -> Result<(), Failure> {
             return Err(Failure::new(format!("{network}: no convolution or linear layer of that name")));
         }
         eprintln!("{network}: {} distinct layers, {} formats", shapes.len(), settings.formats.len());
-        let bar = bar();
+        let bar = bar(1);
         let result = measure(&shapes, &settings, &mut cache, &mut store, &mut |progress| show(&bar, &progress));
         bar.finish_and_clear();
         cache.save()?;
@@ -119,16 +119,6 @@ fn tell(outcome: &Outcome) {
     for (format, reason, count) in said {
         eprintln!("note: {format}: not measured for {count} layers: {reason}");
     }
-}
-
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::new(1);
-    let template = "[{bar:30}] {percent:>3} %, {eta} left, {msg}";
-    bar.set_style(
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
-    );
-    bar.enable_steady_tick(std::time::Duration::from_millis(500));
-    bar
 }
 
 fn show(bar: &ProgressBar, progress: &Progress<'_>) {

@@ -9,12 +9,12 @@ use dlis_experiment::run::{Excluded, Progress, STORED, groups, possible, run as 
 use dlis_experiment::{Experiment, RECORDS_FILE, Record, StackLayer, StackPoint, Store, report, spec, table};
 use dlis_hw::Hardware;
 use dlis_runtime::ParsePolicyError;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::Failure;
 use crate::command::{ExperimentArgs, ReportArgs};
 use crate::laboratory::{catalogue, default_results, laboratory, root};
-use crate::output::say;
+use crate::output::{bar, say};
 use crate::recommend;
 
 /// Steps of the progress bar.
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         threads.sort_unstable();
         threads.dedup();
         let mut laboratory = laboratory(&out, &experiment.accuracy, &threads)?;
-        let bar = bar();
+        let bar = bar(STEPS);
         let result = measure(&experiment, &mut laboratory, &mut store, &mut |progress| show(&bar, &progress));
         bar.finish_and_clear();
         print_excluded(&result?);
@@ -121,16 +121,6 @@ fn accepts(layer: StackLayer, value: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::new(STEPS);
-    let template = "[{bar:30}] {percent:>3} %, {eta} left, {msg}";
-    bar.set_style(
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
-    );
-    bar.enable_steady_tick(std::time::Duration::from_millis(500));
-    bar
 }
 
 fn show(bar: &ProgressBar, progress: &Progress<'_>) {

@@ -1,7 +1,20 @@
-//! A command's answer, on standard output.
+//! A command's answer on standard output, and its progress.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A progress bar of so many steps.
+pub(crate) fn bar(steps: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
+    let template = "[{bar:30}] {percent:>3} %, {eta} left, {msg}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style.progress_chars("=> "));
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
 
 /// Writes a line. A reader that has gone away, as `head` does, ends the program quietly; any other failure
 /// is told.

@@ -38,11 +38,20 @@ pub fn compress(
 ) -> Result<(Artefact, Report), CompressError> {
     let compressed = recipe.run(network, trainer, &mut (), watch)?;
     let report = compressed.report;
-    // A valid recipe always has a TOML form.
-    let text = toml::to_string(recipe).unwrap_or_default();
-    let mut artefact = Artefact::new(compressed.network).with(RECIPE_KEY, text).with(SEED_KEY, recipe.seed.to_string());
-    if let Some(accuracy) = report.accuracy() {
-        artefact = artefact.with(ACCURACY_KEY, accuracy.to_string());
+    Ok((artefact(compressed.network, recipe, &report), report))
+}
+
+/// An artefact of a network that says which recipe made it and how accurate its trainer found it.
+pub fn artefact(network: Network, recipe: &Recipe, report: &Report) -> Artefact {
+    let artefact = Artefact::new(network).with(RECIPE_KEY, text(recipe)).with(SEED_KEY, recipe.seed.to_string());
+    match report.accuracy() {
+        Some(accuracy) => artefact.with(ACCURACY_KEY, accuracy.to_string()),
+        None => artefact,
     }
-    Ok((artefact, report))
+}
+
+/// A recipe as its artefact has it.
+pub fn text(recipe: &Recipe) -> String {
+    // A valid recipe always has a TOML form.
+    toml::to_string(recipe).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dlis_compress::{Checkpoints, Event, Library, Recipe, Report};
-use dlis_experiment::compress::{ACCURACY_KEY, RECIPE_KEY, SEED_KEY};
+use dlis_experiment::compress::{RECIPE_KEY, artefact, text};
 use dlis_model::{Artefact, Network, zoo};
 
 use super::CompressArgs;
@@ -38,8 +38,9 @@ fn one(setting: &mut Setting, library: &Library, name: &str, network: &Network) 
     let Some(recipe) = library.recipes().find(|recipe| recipe.name == name) else {
         return Err(Failure::new(format!("there is no recipe `{name}`")));
     };
-    let text = toml::to_string(recipe)?;
-    if path.is_file() && Artefact::load(&path).is_ok_and(|artefact| artefact.metadata.get(RECIPE_KEY) == Some(&text)) {
+    if path.is_file()
+        && Artefact::load(&path).is_ok_and(|artefact| artefact.metadata.get(RECIPE_KEY) == Some(&text(recipe)))
+    {
         journal.say(&format!("{}: made before", path.display()));
         return Ok(());
     }
@@ -50,16 +51,8 @@ fn one(setting: &mut Setting, library: &Library, name: &str, network: &Network) 
     journal.close()?;
     let work = out.join(of_network);
     fs::create_dir_all(&work).map_err(|error| Failure::new(format!("{}: {error}", work.display())))?;
-    let accuracy = compressed.report.accuracy();
-    let artefact = |network| {
-        let artefact = Artefact::new(network).with(RECIPE_KEY, text.clone()).with(SEED_KEY, recipe.seed.to_string());
-        match accuracy {
-            Some(accuracy) => artefact.with(ACCURACY_KEY, accuracy.to_string()),
-            None => artefact,
-        }
-    };
-    artefact(compressed.trained).save(work.join(format!("{name}.work.safetensors")))?;
-    artefact(compressed.network).save(&path)?;
+    artefact(compressed.trained, recipe, &compressed.report).save(work.join(format!("{name}.work.safetensors")))?;
+    artefact(compressed.network, recipe, &compressed.report).save(&path)?;
     // Steps are kept, for recipes based on this one; states inside a step are not needed any more.
     let _ = fs::remove_dir_all(checkpoints(out).join(of_network).join(name));
     summarise(&path, &compressed.report);

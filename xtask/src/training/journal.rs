@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use dlis_train::{EventWriter, Progress};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::Failure;
+use crate::output::bar;
 
 /// Shared between a command and the trainer's callback.
 #[derive(Clone)]
@@ -34,12 +35,7 @@ struct Output {
 
 impl Journal {
     pub(crate) fn new() -> Self {
-        let bar = ProgressBar::new(1);
-        let template = "[{bar:30}] {percent:>3} %, {eta} left, {msg}";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style.progress_chars("=> "));
-        bar.enable_steady_tick(std::time::Duration::from_millis(500));
-        Self(Rc::new(RefCell::new(Inner { bar, output: None, failure: None })))
+        Self(Rc::new(RefCell::new(Inner { bar: bar(1), output: None, failure: None })))
     }
 
     /// Writes from now on to `{name}.log.jsonl` in `out`, which is appended to, and to a new event file.
