@@ -9,10 +9,11 @@ use dlis_backend::{
     AlignedBytes, Epilogue, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
     PrepareError, Prepared, Scratch, Support, TensorSpec,
 };
-use dlis_formats::Format;
+use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
+use super::decoded::Packed;
 use super::tile::rectify;
 use crate::accepts::{self, Accepts};
 #[cfg(target_arch = "x86_64")]
@@ -24,18 +25,21 @@ const PIXELS: usize = 8;
 /// Most taps of a window, which bounds the table of pointers on the stack.
 const MAX_TAPS: usize = 49;
 
-const ACCEPTS: Accepts =
-    Accepts { layouts: &[Layout::Nhwc], weight: Some(Format::DenseF32), residual: true, activation: true };
-
-/// The kernel on one SIMD level.
+/// The kernel on one SIMD level, for one format.
 pub(crate) struct Depthwise<S> {
     id: KernelId,
+    format: Format,
     level: std::marker::PhantomData<S>,
 }
 
 impl<S: Simd> Depthwise<S> {
-    pub(crate) const fn new(isa: &'static str) -> Self {
-        Self { id: KernelId::new("conv2d", "f32", "dense", "depthwise", isa), level: std::marker::PhantomData }
+    const fn new(format: Format) -> Self {
+        let name = match format {
+            Format::DenseF32 => "dense",
+            format => format.name(),
+        };
+        let id = KernelId::new("conv2d", "f32", name, "depthwise", S::LEVEL.name());
+        Self { id, format, level: std::marker::PhantomData }
     }
 }
 
@@ -51,7 +55,10 @@ impl<S: Simd> Kernel for Depthwise<S> {
         Support::when(conv.is_depthwise(), "it convolves every channel on its own")
             .and(|| Support::when(conv.window.taps() <= MAX_TAPS, "it has room for windows of at most 49 taps"))
             .and(|| Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level"))
-            .and(|| ACCEPTS.check(op))
+            .and(|| {
+                let layouts = &[Layout::Nhwc];
+                Accepts { layouts, weight: Some(self.format), residual: true, activation: true }.check(op)
+            })
     }
 
     fn efficiency(&self, op: &OpSpec) -> f32 {
@@ -64,32 +71,40 @@ impl<S: Simd> Kernel for Depthwise<S> {
         let (Some(simd), Operation::Conv2d(conv), true) = (S::new(hw), op.operation, support.is_yes()) else {
             return Err(accepts::unsupported(self, op, support));
         };
-        let weight = accepts::dense_f32(self, weights, &conv.weight_dims())?;
+        let weight = accepts::weight(self, weights, self.format, &conv.weight_dims())?;
         let values = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
         let (channels, taps) = (conv.out_channels, conv.window.taps());
         let padded = channels.next_multiple_of(S::LANES);
-        let mut packed = AlignedBytes::zeroed(taps * padded * size_of::<f32>());
-        for (index, &value) in weight.f32().iter().enumerate() {
-            let (channel, tap) = (index / taps, index % taps);
-            packed.f32_mut()[tap * padded + channel] = value;
-        }
+        let weights = match weight {
+            Weight::F32(array) => {
+                let mut dense = AlignedBytes::zeroed(taps * padded * size_of::<f32>());
+                for (index, &value) in array.iter().enumerate() {
+                    let (channel, tap) = (index / taps, index % taps);
+                    let vector = channel / S::LANES * S::LANES;
+                    dense.f32_mut()[vector * taps + tap * S::LANES + channel - vector] = value;
+                }
+                Weights::Dense(dense)
+            }
+            other => Weights::Packed(
+                Packed::new(other, S::LANES, channels)
+                    .ok_or_else(|| accepts::wrong_weight(self, weights, self.format, other.dims()))?,
+            ),
+        };
         let mut bias = AlignedBytes::zeroed(padded * size_of::<f32>());
         if conv.bias {
             bias.f32_mut()[..channels].copy_from_slice(values.f32());
         }
         let zeros = AlignedBytes::zeroed(channels * size_of::<f32>());
         let (input, output) = (op.inputs[0], op.output);
-        Ok(Box::new(PreparedDepthwise {
-            simd,
-            conv,
-            input,
-            output,
-            epilogue: op.epilogue,
-            weights: packed,
-            bias,
-            zeros,
-        }))
+        Ok(Box::new(PreparedDepthwise { simd, conv, input, output, epilogue: op.epilogue, weights, bias, zeros }))
     }
+}
+
+/// The weights of a depthwise layer: `[vector of channels][tap][channel]`, the last vector padded.
+enum Weights {
+    Dense(AlignedBytes),
+    /// In the bits they are stored in. They are few, and are decoded once a call.
+    Packed(Packed),
 }
 
 struct PreparedDepthwise<S> {
@@ -98,8 +113,7 @@ struct PreparedDepthwise<S> {
     input: TensorSpec,
     output: TensorSpec,
     epilogue: Epilogue,
-    /// `[tap][channel]`, channels padded with zeros to whole vectors.
-    weights: AlignedBytes,
+    weights: Weights,
     /// Padded likewise.
     bias: AlignedBytes,
     /// What a tap in the padding reads.
@@ -108,11 +122,18 @@ struct PreparedDepthwise<S> {
 
 impl<S: Simd> Prepared for PreparedDepthwise<S> {
     fn footprint(&self, _threads: usize) -> Footprint {
-        let weight_bytes = self.weights.allocated() + self.bias.allocated() + self.zeros.allocated();
-        Footprint { weight_bytes, ..Footprint::default() }
+        let weights = match &self.weights {
+            Weights::Dense(weights) => weights.allocated(),
+            Weights::Packed(weights) => weights.bytes(),
+        };
+        Footprint {
+            weight_bytes: weights + self.bias.allocated() + self.zeros.allocated(),
+            scratch_bytes: self.decoded_len() * size_of::<f32>(),
+            worker_scratch_bytes: 0,
+        }
     }
 
-    fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+    fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let input = io.input(0);
         assert!(
             input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
@@ -120,19 +141,63 @@ impl<S: Simd> Prepared for PreparedDepthwise<S> {
         );
         let (input, residual) = (input.f32(), io.residual().map(|residual| residual.f32()));
         assert_eq!(residual.is_some(), self.epilogue.residual);
+        let (decoded, _, _) = scratch.f32();
+        let weights = match &self.weights {
+            Weights::Dense(weights) => weights.f32(),
+            Weights::Packed(weights) => {
+                let decoded = &mut decoded[..self.decoded_len()];
+                let vector = self.conv.window.taps() * S::LANES;
+                parallel.for_each_row(decoded, vector, |_, first, vectors| {
+                    for (index, to) in vectors.chunks_exact_mut(vector).enumerate() {
+                        self.simd.vectorize(Decode { prepared: self, weights, first: (first + index) * S::LANES, to });
+                    }
+                });
+                decoded
+            }
+        };
         let row = self.output.width * self.output.channels;
         parallel.for_each_row(io.output().f32(), row, |_, first, rows| {
             for (index, to) in rows.chunks_exact_mut(row).enumerate() {
                 let residual = residual.map(|residual| &residual[(first + index) * row..][..row]);
-                self.simd.vectorize(Row { prepared: self, input, residual, to, row: first + index });
+                self.simd.vectorize(Row { prepared: self, weights, input, residual, to, row: first + index });
             }
         });
+    }
+}
+
+impl<S: Simd> PreparedDepthwise<S> {
+    /// Floats of the weights where they are decoded.
+    fn decoded_len(&self) -> usize {
+        match self.weights {
+            Weights::Dense(_) => 0,
+            Weights::Packed(_) => self.output.channels.next_multiple_of(S::LANES) * self.conv.window.taps(),
+        }
+    }
+}
+
+/// The weights of one vector of channels.
+struct Decode<'a, S> {
+    prepared: &'a PreparedDepthwise<S>,
+    weights: &'a Packed,
+    first: usize,
+    to: &'a mut [f32],
+}
+
+impl<P: Simd> Work for Decode<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let taps = self.prepared.conv.window.taps();
+        let channels = self.first..(self.first + S::LANES).min(self.prepared.output.channels);
+        self.weights.decode(simd, channels, 0..taps, S::LANES, self.to);
     }
 }
 
 /// One row of output pixels of one image.
 struct Row<'a, S> {
     prepared: &'a PreparedDepthwise<S>,
+    weights: &'a [f32],
     input: &'a [f32],
     residual: Option<&'a [f32]>,
     to: &'a mut [f32],
@@ -165,7 +230,8 @@ impl<P: Simd> Row<'_, P> {
     /// Computes `N` neighbouring output pixels from column `x`.
     #[inline(always)]
     fn pixels<S: Simd, const N: usize>(&mut self, simd: S, x: usize) {
-        let PreparedDepthwise { conv, input, output, epilogue, weights, bias, zeros, .. } = self.prepared;
+        let PreparedDepthwise { conv, input, output, epilogue, bias, zeros, .. } = self.prepared;
+        let weights = self.weights;
         let (image, y) = (self.row / output.height, self.row % output.height);
         let taps = conv.window.taps();
         let mut table = [[zeros.f32().as_ptr(); N]; MAX_TAPS];
@@ -186,15 +252,14 @@ impl<P: Simd> Row<'_, P> {
             }
         }
         let channels = output.channels;
-        let padded = channels.next_multiple_of(S::LANES);
         let whole = channels - channels % S::LANES;
         for channel in (0..whole).step_by(S::LANES) {
-            // SAFETY: `channel + LANES <= channels`: every pointer of the table is to `channels` floats, weights and
-            // bias have at least as many a tap.
+            // SAFETY: `channel + LANES <= channels`: every pointer of the table is to `channels` floats, bias has
+            // as many, and weights have `taps` vectors for each vector of channels.
             let sums = unsafe {
                 let mut sums = [simd.load(bias.f32().as_ptr().add(channel)); N];
                 for (tap, pointers) in table[..taps].iter().enumerate() {
-                    let weight = simd.load(weights.f32().as_ptr().add(tap * padded + channel));
+                    let weight = simd.load(weights.as_ptr().add(channel * taps + tap * S::LANES));
                     for (sum, pointer) in sums.iter_mut().zip(pointers) {
                         *sum = simd.mul_add(simd.load(pointer.add(channel)), weight, *sum);
                     }
@@ -216,7 +281,8 @@ impl<P: Simd> Row<'_, P> {
                 let mut sum = bias.f32()[channel];
                 for (tap, pointers) in table[..taps].iter().enumerate() {
                     // SAFETY: every pointer of the table is to `channels` floats.
-                    sum += unsafe { *pointers[pixel].add(channel) } * weights.f32()[tap * padded + channel];
+                    sum += unsafe { *pointers[pixel].add(channel) }
+                        * weights[whole * taps + tap * S::LANES + channel - whole];
                 }
                 let at = (x + pixel) * channels + channel;
                 sum += self.residual.map_or(0.0, |residual| residual[at]);
@@ -233,10 +299,16 @@ impl<P: Simd> Row<'_, P> {
     }
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] = &[
-    #[cfg(target_arch = "x86_64")]
-    &Depthwise::<Avx512>::new("avx512"),
-    #[cfg(target_arch = "x86_64")]
-    &Depthwise::<Avx2>::new("avx2"),
-    &Depthwise::<Portable>::new("portable"),
-];
+macro_rules! kernels {
+    ($($format:ident)+) => {
+        &[$(
+            #[cfg(target_arch = "x86_64")]
+            &Depthwise::<Avx512>::new(Format::$format),
+            #[cfg(target_arch = "x86_64")]
+            &Depthwise::<Avx2>::new(Format::$format),
+            &Depthwise::<Portable>::new(Format::$format),
+        )+]
+    };
+}
+
+pub(crate) static KERNELS: &[&dyn Kernel] = kernels!(DenseF32 DenseF16 Int8 Int4 Ternary2Bit Ternary5In8 TwoFour);

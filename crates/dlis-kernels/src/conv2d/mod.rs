@@ -1,9 +1,12 @@
 //! Two-dimensional convolution, an algorithm a file.
 
+pub(crate) mod blocks;
+pub(crate) mod decoded;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod im2col;
 pub(crate) mod implicit_gemm;
+pub(crate) mod paper;
 mod planes;
 pub(crate) mod sparse;
 #[cfg(test)]
@@ -13,5 +16,13 @@ mod tile;
 use dlis_backend::Kernel;
 
 /// The kernels of every file.
-pub(crate) static KERNELS: &[&[&dyn Kernel]] =
-    &[direct::KERNELS, im2col::KERNELS, implicit_gemm::KERNELS, depthwise::KERNELS, sparse::KERNELS];
+pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[
+    direct::KERNELS,
+    im2col::KERNELS,
+    implicit_gemm::KERNELS,
+    depthwise::KERNELS,
+    sparse::KERNELS,
+    decoded::KERNELS,
+    blocks::KERNELS,
+    paper::KERNELS,
+];

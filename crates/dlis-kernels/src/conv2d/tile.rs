@@ -12,8 +12,8 @@ use crate::simd::Simd;
 const MAX_ROWS: usize = 8;
 /// Vectors of output channels of a tile.
 pub(super) const COLUMNS: usize = 2;
-/// Elements of the widest vector of any level.
-pub(super) const MAX_LANES: usize = 16;
+/// Most output channels of a block of any kernel: two of the widest vectors.
+const MAX_BLOCK: usize = 32;
 /// How far ahead of their use weights are prefetched, in elements: a page, as the processor's own
 /// prefetchers stop at the end of one, and a layer of few pixels does little else than read weights.
 const AHEAD: usize = 1024;
@@ -84,6 +84,113 @@ impl Geometry {
     }
 }
 
+/// Where the windows of a tile's pixels begin: the first row of the image, counted over the batch, and row and
+/// column within it.
+pub(super) type Origins<const ROWS: usize> = [(usize, usize, usize); ROWS];
+
+impl Geometry {
+    /// Where the windows of `ROWS` output pixels begin, from the one of this index over the whole batch on.
+    #[inline(always)]
+    pub(super) fn origins<const ROWS: usize>(&self, first: usize) -> Origins<ROWS> {
+        // Where each pixel's window begins, in input coordinates: before the first where the padding is, which as
+        // an unsigned number is beyond the last. Plain loops throughout: `array::from_fn` is not always inlined.
+        let Self { conv, input, output, .. } = self;
+        let mut origin = [(0, 0, 0); ROWS];
+        let (mut image, within) = (first / output.pixels(), first % output.pixels());
+        let (mut y, mut x) = (within / output.width, within % output.width);
+        for origin in &mut origin {
+            let [stride_y, stride_x] = conv.window.stride;
+            let [above, left, ..] = conv.window.padding;
+            let along = [(y * stride_y).wrapping_sub(above), (x * stride_x).wrapping_sub(left)];
+            *origin = (image * input.height, along[0], along[1]);
+            // The next pixel, without a division.
+            x += 1;
+            if x == output.width {
+                (x, y) = (0, y + 1);
+                if y == output.height {
+                    (y, image) = (0, image + 1);
+                }
+            }
+        }
+        origin
+    }
+
+    /// What a tap reads of each of these windows: the channels of a group, or zeros where it lies in the padding.
+    #[inline(always)]
+    pub(super) fn pixels<const ROWS: usize>(
+        &self,
+        tensors: &Tensors<'_>,
+        origin: &Origins<ROWS>,
+        tap: usize,
+        group: usize,
+    ) -> [*const f32; ROWS] {
+        let Self { conv, input, zeros, .. } = self;
+        let depth = self.depth();
+        let (tap_y, tap_x) = (tap / conv.window.kernel[1], tap % conv.window.kernel[1]);
+        let mut pixel = [zeros.f32().as_ptr(); ROWS];
+        for (pixel, &(image_rows, y, x)) in pixel.iter_mut().zip(origin) {
+            let y = y.wrapping_add(tap_y * conv.window.dilation[0]);
+            let x = x.wrapping_add(tap_x * conv.window.dilation[1]);
+            if y < input.height && x < input.width {
+                let at = ((image_rows + y) * input.width + x) * input.channels + group * depth;
+                debug_assert!(at + depth <= tensors.input.len(), "input pixel in bounds");
+                // SAFETY: image, row and column lie within the input, whose size was checked when the call began.
+                *pixel = unsafe { tensors.input.as_ptr().add(at) };
+            }
+        }
+        pixel
+    }
+
+    /// Applies the epilogue and writes sums of `ROWS` output pixels, of `VECTORS` vectors of channels of which
+    /// `channels` are some.
+    #[inline(always)]
+    pub(super) fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        tensors: &Tensors<'_>,
+        (first, channels): (usize, Range<usize>),
+        sums: [[S::Vector; VECTORS]; ROWS],
+    ) {
+        let Self { epilogue, output, .. } = self;
+        let block = VECTORS * S::LANES;
+        let valid = channels.len();
+        for (row, sums) in sums.into_iter().enumerate() {
+            let at = (first + row) * output.channels + channels.start;
+            // SAFETY: pixels and blocks of channels belong to one task each, so no two parts overlap.
+            let to = unsafe { tensors.output.slice(at..at + valid) };
+            let residual = tensors.residual.map(|residual| &residual[at..at + valid]);
+            if valid == block {
+                for (v, sum) in sums.into_iter().enumerate() {
+                    let sum = match residual {
+                        // SAFETY: the slice holds `VECTORS` vectors.
+                        Some(residual) => simd.add(sum, unsafe { simd.load(residual.as_ptr().add(v * S::LANES)) }),
+                        None => sum,
+                    };
+                    // SAFETY: as above.
+                    unsafe { simd.store(to.as_mut_ptr().add(v * S::LANES), rectify(simd, epilogue.activation, sum)) };
+                }
+            } else {
+                // The last block of a group's channels is not full: compute it aside and copy what counts.
+                let mut aside = [0.0f32; MAX_BLOCK];
+                for (v, sum) in sums.into_iter().enumerate() {
+                    // SAFETY: `aside` holds a block.
+                    unsafe { simd.store(aside.as_mut_ptr().add(v * S::LANES), sum) };
+                }
+                for (index, to) in to.iter_mut().enumerate() {
+                    let sum = aside[index] + residual.map_or(0.0, |residual| residual[index]);
+                    *to = match epilogue.activation {
+                        Some(Activation::Sigmoid) | None => sum,
+                        Some(activation) => activation.apply(sum),
+                    };
+                }
+            }
+            if epilogue.activation == Some(Activation::Sigmoid) {
+                to.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
+            }
+        }
+    }
+}
+
 /// The memory of one call.
 pub(super) struct Tensors<'a> {
     pub(super) input: &'a [f32],
@@ -128,44 +235,19 @@ impl Block<'_> {
         weights: &[f32],
         sums: &mut Sums<S::Vector, ROWS>,
     ) {
-        let Geometry { conv, input, output, zeros, .. } = self.geometry;
         let block = COLUMNS * S::LANES;
         let depth = self.geometry.depth();
         let group = self.geometry.channels::<S>(self.column).start / self.geometry.per_group();
-        let kernel_width = conv.window.kernel[1];
         assert!(weights.len() >= terms.len() * block, "a block of weights a term");
 
-        // Where each pixel's window begins, in input coordinates: before the first where the padding is, which as
-        // an unsigned number is beyond the last. Plain loops throughout: `array::from_fn` is not always inlined.
-        let mut origin = [(0, 0, 0); ROWS];
-        for (row, origin) in origin.iter_mut().enumerate() {
-            let (image, within) = ((first + row) / output.pixels(), (first + row) % output.pixels());
-            let (y, x) = (within / output.width, within % output.width);
-            let along = |position: usize, axis: usize| {
-                (position * conv.window.stride[axis]).wrapping_sub(conv.window.padding[axis])
-            };
-            *origin = (image * input.height, along(y, 0), along(x, 1));
-        }
-
+        let origin = self.geometry.origins::<ROWS>(first);
         let mut weight = weights.as_ptr();
-        let zero = zeros.f32().as_ptr();
         let mut term = terms.start;
         while term < terms.end {
             let (tap, channel) = (term / depth, term % depth);
             let channels = channel..depth.min(channel + terms.end - term);
             term += channels.len();
-            let (tap_y, tap_x) = (tap / kernel_width, tap % kernel_width);
-            let mut pixel = [zero; ROWS];
-            for (pixel, &(image_rows, y, x)) in pixel.iter_mut().zip(&origin) {
-                let y = y.wrapping_add(tap_y * conv.window.dilation[0]);
-                let x = x.wrapping_add(tap_x * conv.window.dilation[1]);
-                if y < input.height && x < input.width {
-                    let at = ((image_rows + y) * input.width + x) * input.channels + group * depth;
-                    debug_assert!(at + depth <= self.tensors.input.len(), "input pixel in bounds");
-                    // SAFETY: image, row and column lie within the input, whose size was checked when the call began.
-                    *pixel = unsafe { self.tensors.input.as_ptr().add(at) };
-                }
-            }
+            let pixel = self.geometry.pixels(self.tensors, &origin, tap, group);
             for channel in channels {
                 // SAFETY: every `pixel` points to the `depth` channels of one group; `weight` advances through a
                 // block of `COLUMNS` vectors a term, as many as were checked above.
@@ -192,44 +274,8 @@ impl Block<'_> {
     /// Applies the epilogue and writes a tile.
     #[inline(always)]
     pub(super) fn store<S: Simd, const ROWS: usize>(&self, simd: S, first: usize, sums: Sums<S::Vector, ROWS>) {
-        let Geometry { epilogue, output, .. } = self.geometry;
-        let block = COLUMNS * S::LANES;
         let channels = self.geometry.channels::<S>(self.column);
-        let valid = channels.len();
-        for (row, sums) in sums.into_iter().enumerate() {
-            let at = (first + row) * output.channels + channels.start;
-            // SAFETY: pixels and blocks of channels belong to one task each, so no two parts overlap.
-            let to = unsafe { self.tensors.output.slice(at..at + valid) };
-            let residual = self.tensors.residual.map(|residual| &residual[at..at + valid]);
-            if valid == block {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    let sum = match residual {
-                        // SAFETY: the slice holds `COLUMNS` vectors.
-                        Some(residual) => simd.add(sum, unsafe { simd.load(residual.as_ptr().add(v * S::LANES)) }),
-                        None => sum,
-                    };
-                    // SAFETY: as above.
-                    unsafe { simd.store(to.as_mut_ptr().add(v * S::LANES), rectify(simd, epilogue.activation, sum)) };
-                }
-            } else {
-                // The last block of a group's channels is not full: compute it aside and copy what counts.
-                let mut aside = [0.0f32; COLUMNS * MAX_LANES];
-                for (v, sum) in sums.into_iter().enumerate() {
-                    // SAFETY: `aside` holds `COLUMNS` of the widest vectors.
-                    unsafe { simd.store(aside.as_mut_ptr().add(v * S::LANES), sum) };
-                }
-                for (index, to) in to.iter_mut().enumerate() {
-                    let sum = aside[index] + residual.map_or(0.0, |residual| residual[index]);
-                    *to = match epilogue.activation {
-                        Some(Activation::Sigmoid) | None => sum,
-                        Some(activation) => activation.apply(sum),
-                    };
-                }
-            }
-            if epilogue.activation == Some(Activation::Sigmoid) {
-                to.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
-            }
-        }
+        self.geometry.store(simd, self.tensors, (first, channels), sums);
     }
 }
 
