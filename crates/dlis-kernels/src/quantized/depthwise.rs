@@ -61,13 +61,15 @@ impl<D: Dot> Kernel for Depthwise<D> {
         };
         let (values, scales) = quantized::integers(self, weights, Format::Int8, &conv.weight_dims())?;
         let (channels, taps) = (conv.out_channels, conv.window.taps());
-        let quads = taps.div_ceil(4);
         let padded = channels.next_multiple_of(D::LANES);
-        let mut packed = AlignedBytes::zeroed(padded * quads * 4);
+        let per_lane = bytes_per_lane(taps);
+        let mut packed = AlignedBytes::zeroed(padded * per_lane);
         for (index, &value) in values.iter().enumerate() {
             let (channel, tap) = (index / taps, index % taps);
             let (block, lane) = (channel / D::LANES, channel % D::LANES);
-            let place = ((block * quads + tap / 4) * D::LANES + lane) * 4 + tap % 4;
+            // A lone last tap is not filled up to four.
+            let step = if tap / 4 * 4 < per_lane - per_lane % 4 { lane * 4 + tap % 4 } else { lane };
+            let place = block * D::LANES * per_lane + tap / 4 * 4 * D::LANES + step;
             packed.as_mut_slice()[place] = value.cast_unsigned();
         }
         let sums: Vec<i32> = values.chunks(taps).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
@@ -80,12 +82,18 @@ impl<D: Dot> Kernel for Depthwise<D> {
     }
 }
 
+/// Bytes of the weights of one channel: whole steps of four taps, but for a lone last tap.
+const fn bytes_per_lane(taps: usize) -> usize {
+    if taps % 4 == 1 { taps } else { taps.next_multiple_of(4) }
+}
+
 struct PreparedDepthwise<D> {
     dot: D,
     conv: Conv2d,
     from: TensorSpec,
     to: TensorSpec,
-    /// `[vector of channels][four taps][channel][one of four]`, padded with zeros.
+    /// `[vector of channels][four taps][channel][one of four]`, padded with zeros; of a lone last tap, as 3x3 windows
+    /// have, `[channel]`.
     weights: AlignedBytes,
     output: Output,
     /// What a tap in the padding reads.
@@ -178,12 +186,19 @@ impl<P: Dot> Row<'_, P> {
         }
         for channel in (0..channels).step_by(D::LANES) {
             let count = (channels - channel).min(D::LANES);
-            let weights = &weights.as_slice()[channel * quads * 4..][..D::LANES * quads * 4];
+            let per_lane = bytes_per_lane(taps);
+            let weights = &weights.as_slice()[channel * per_lane..][..D::LANES * per_lane];
             // SAFETY: constants are padded to whole vectors.
             let mut sums = [unsafe { output.start(d, channel) }; N];
-            for (places, weights) in table[..quads].iter().zip(weights.chunks_exact(D::LANES * 4)) {
-                // SAFETY: a step's weights are four a lane.
-                let weight = unsafe { d.weights(weights.as_ptr().cast()) };
+            for (places, weights) in table[..quads].iter().zip(weights.chunks(D::LANES * 4)) {
+                // SAFETY: a step's weights are four a lane, those of a lone last tap one.
+                let weight = unsafe {
+                    if weights.len() == D::LANES * 4 {
+                        d.weights(weights.as_ptr().cast())
+                    } else {
+                        d.lone_weights(weights.as_ptr().cast())
+                    }
+                };
                 for (sum, places) in sums.iter_mut().zip(places) {
                     let quads = if count == D::LANES {
                         // SAFETY: `channel + LANES <= channels`, and every place is of `channels` bytes.

@@ -25,6 +25,7 @@ struct Channel {
 pub(super) struct Output {
     multipliers: AlignedBytes,
     biases: AlignedBytes,
+    /// None, where all are zero: of inputs whose zero point is 0, as after a ReLU.
     corrections: Vec<i32>,
     target: Target,
     activation: Option<Activation>,
@@ -90,18 +91,22 @@ impl Output {
         let mut output = Self {
             multipliers: AlignedBytes::zeroed(slots * size_of::<f32>()),
             biases: AlignedBytes::zeroed(slots * size_of::<f32>()),
-            corrections: vec![0; slots],
+            corrections: Vec::new(),
             target,
             activation: op.epilogue.activation,
         };
         for (channel, (&of_weight, &sum)) in rows.scales.iter().zip(rows.sums).enumerate() {
+            let correction = (rows.offset - i32::from(input.zero_point())).wrapping_mul(sum);
+            if correction != 0 && output.corrections.is_empty() {
+                output.corrections = vec![0; slots];
+            }
             let bias = weights.bias.and_then(|bias| bias.get(channel)).copied().unwrap_or(0.0);
             output.set(
                 slot(channel),
                 Channel {
                     multiplier: narrow(f64::from(input.scale()) * f64::from(of_weight) / scale),
                     bias: narrow(f64::from(bias) / scale),
-                    correction: (rows.offset - i32::from(input.zero_point())).wrapping_mul(sum),
+                    correction,
                 },
             );
         }
@@ -126,7 +131,9 @@ impl Output {
     fn set(&mut self, slot: usize, channel: Channel) {
         self.multipliers.f32_mut()[slot] = channel.multiplier;
         self.biases.f32_mut()[slot] = channel.bias;
-        self.corrections[slot] = channel.correction;
+        if let Some(correction) = self.corrections.get_mut(slot) {
+            *correction = channel.correction;
+        }
     }
 
     /// Whether a residual is added.
@@ -150,6 +157,9 @@ impl Output {
     /// There must be `LANES` slots from there on.
     #[inline(always)]
     pub(super) unsafe fn start<D: Dot>(&self, d: D, slot: usize) -> D::Ints {
+        if self.corrections.is_empty() {
+            return d.splat_int(0);
+        }
         debug_assert!(slot + D::LANES <= self.corrections.len());
         // SAFETY: as promised.
         unsafe { d.ints(self.corrections.as_ptr().add(slot)) }
@@ -178,7 +188,7 @@ impl Output {
         stride: usize,
         width: usize,
     ) {
-        debug_assert!(slot + COLUMNS * D::LANES <= self.corrections.len());
+        debug_assert!(slot + COLUMNS * D::LANES <= self.multipliers.f32().len());
         assert!(width <= COLUMNS * D::LANES && width > (COLUMNS - 1) * D::LANES, "channels of the block");
         let end = at + (ROWS - 1) * stride + width;
         let (mut multipliers, mut biases) = ([d.splat(0.0); COLUMNS], [d.splat(0.0); COLUMNS]);

@@ -154,7 +154,9 @@ impl<D: Dot> Kernel for Gemm<D> {
             channel / shape.per_group * slots + channel % shape.per_group
         })?;
         let zero_point = quantized::input(self, weights, 0)?.zero_point();
-        let mut padding = AlignedBytes::zeroed(if shape.gathers { 0 } else { shape.depth });
+        // Without padding every tap is read from the input.
+        let pads = conv.window.padding != [0; 4] && !shape.gathers;
+        let mut padding = AlignedBytes::zeroed(if pads { shape.depth } else { 0 });
         padding.as_mut_slice().fill(zero_point);
         let weights = Packed::new::<D>(&shape, &values, self.format == Format::Int4);
         Ok(Box::new(PreparedGemm { dot, shape, weights, output, zero_point, padding }))
@@ -167,7 +169,7 @@ struct PreparedGemm<D> {
     weights: Packed,
     output: Output,
     zero_point: u8,
-    /// What a tap in the padding reads: one group's channels.
+    /// What a tap in the padding reads, where there is any: one group's channels.
     padding: AlignedBytes,
 }
 

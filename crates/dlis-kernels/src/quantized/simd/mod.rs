@@ -67,6 +67,13 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// `4 * LANES` bytes must be readable at `from`.
     unsafe fn weights(self, from: *const i8) -> Self::Weights;
 
+    /// One weight a lane, and three zeros after it.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` bytes must be readable at `from`.
+    unsafe fn lone_weights(self, from: *const i8) -> Self::Weights;
+
     /// As [`weights`](Self::weights) in the first lanes, zeros in the others.
     ///
     /// # Safety

@@ -72,6 +72,12 @@ impl Dot for Portable {
     }
 
     #[inline(always)]
+    unsafe fn lone_weights(self, from: *const i8) -> [[i16; 4]; LANES] {
+        // SAFETY: a byte a lane is readable, by the caller's promise.
+        unsafe { from.cast::<[i8; LANES]>().read() }.map(|weight| [i16::from(weight), 0, 0, 0])
+    }
+
+    #[inline(always)]
     unsafe fn some_weights(self, from: *const i8, lanes: usize) -> [[i16; 4]; LANES] {
         let mut quads = [[0; 4]; LANES];
         for (lane, quad) in quads.iter_mut().enumerate().take(lanes) {

@@ -78,6 +78,12 @@ macro_rules! half {
             }
 
             #[inline(always)]
+            unsafe fn lone_weights(self, from: *const i8) -> __m256i {
+                // SAFETY: `self` proves the features; eight bytes are readable by the caller's promise.
+                unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())) }
+            }
+
+            #[inline(always)]
             unsafe fn some_weights(self, from: *const i8, lanes: usize) -> __m256i {
                 // SAFETY: `self` proves the features; the first lanes are readable by the caller's promise, and
                 // lanes whose mask is zero are not read.
@@ -281,6 +287,12 @@ impl Dot for Avx512Vnni {
     unsafe fn weights(self, from: *const i8) -> __m512i {
         // SAFETY: `self` proves the features; readable by the caller's promise.
         unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn lone_weights(self, from: *const i8) -> __m512i {
+        // SAFETY: `self` proves the features; sixteen bytes are readable by the caller's promise.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
     }
 
     #[inline(always)]
