@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dlis_compress::Recipe;
+use dlis_compress::{BUILT_IN, Recipe};
 use dlis_eval::dataset::cifar10;
 use dlis_model::{Artefact, Network};
 use sha2::{Digest as _, Sha256};
@@ -14,15 +14,10 @@ use crate::compress::compress;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Derived {
     pub(super) name: &'static str,
-    /// Its recipe as TOML.
-    text: &'static str,
 }
 
-/// All of them.
-pub(super) const DERIVED: [Derived; 2] = [
-    Derived { name: "int8", text: include_str!("../../recipes/int8.toml") },
-    Derived { name: "int4", text: include_str!("../../recipes/int4.toml") },
-];
+/// All of them, each one of [`BUILT_IN`].
+pub(super) const DERIVED: [Derived; 2] = [Derived { name: "int8" }, Derived { name: "int4" }];
 
 /// What a kept artefact is recognised by.
 const KEY: &str = "key";
@@ -32,14 +27,20 @@ impl Derived {
         DERIVED.into_iter().find(|derived| derived.name == name)
     }
 
+    /// Its recipe as TOML.
+    fn text(self) -> &'static str {
+        // A test finds each.
+        BUILT_IN.iter().find(|(name, _)| *name == self.name).map_or("", |(_, text)| text)
+    }
+
     fn recipe(self) -> Result<Recipe, String> {
-        toml::from_str(self.text).map_err(|error| error.to_string())
+        toml::from_str(self.text()).map_err(|error| error.to_string())
     }
 
     /// Names everything that the result depends on.
     fn key(self, network: &Network) -> String {
         let mut hash = Sha256::new();
-        for text in [env!("CARGO_PKG_VERSION"), self.text, cifar10::CALIBRATION_SHA256] {
+        for text in [env!("CARGO_PKG_VERSION"), self.text(), cifar10::CALIBRATION_SHA256] {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text.as_bytes());
         }
