@@ -1,6 +1,8 @@
 //! Compression techniques, as figures group what was measured.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +28,14 @@ pub enum Technique {
     Int8,
     /// Weights of 4 bits.
     Int4,
+    /// Channels were removed, and the weights of the others compressed besides.
+    Combined,
 }
 
 impl Technique {
     /// All of them, in the order of every figure and table.
-    pub const ALL: [Self; 6] =
-        [Self::Plain, Self::WeightPruning, Self::ChannelPruning, Self::Ternary, Self::Int8, Self::Int4];
+    pub const ALL: [Self; 7] =
+        [Self::Plain, Self::WeightPruning, Self::ChannelPruning, Self::Ternary, Self::Int8, Self::Int4, Self::Combined];
 
     /// The word for it in files.
     pub const fn name(self) -> &'static str {
@@ -42,6 +46,7 @@ impl Technique {
             Self::Ternary => "ternary",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
+            Self::Combined => "combined",
         }
     }
 
@@ -54,6 +59,7 @@ impl Technique {
             Self::Ternary => "ternary",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
+            Self::Combined => "combined",
         }
     }
 
@@ -63,9 +69,20 @@ impl Technique {
     }
 
     /// The technique of a record, by what ran: the formats of its kernels tell all but the pruning of
-    /// channels, which leaves dense weights behind. Where several apply, the one that stores the fewest bits
-    /// a weight counts. A recipe whose weights were made dense again is told by its name and its zeros.
+    /// channels, which leaves dense weights behind and fewer multiply-accumulates than the zoo's network has. Where
+    /// several apply to weights, the one that stores the fewest bits a weight counts. A recipe whose weights were made
+    /// dense again is told by its name and its zeros.
     pub fn of(record: &Record) -> Self {
+        let of_weights = Self::of_weights(record);
+        match of_weights {
+            Self::Plain | Self::ChannelPruning => of_weights,
+            _ if lacks_channels(record) => Self::Combined,
+            _ => of_weights,
+        }
+    }
+
+    /// As [`of`](Self::of), channels that are gone left out of account where weights were compressed.
+    fn of_weights(record: &Record) -> Self {
         let kernels = record.layers.iter().filter_map(|layer| layer.kernel.split('/').nth(2));
         let formats = || kernels.clone().chain([record.point.format.as_str()]);
         let ran = |names: &[&str]| formats().any(|format| names.iter().any(|name| format.starts_with(name)));
@@ -94,6 +111,13 @@ impl Technique {
             () => Self::ChannelPruning,
         }
     }
+}
+
+/// Whether the network has fewer multiply-accumulates than that of the zoo.
+fn lacks_channels(record: &Record) -> bool {
+    static MACS: LazyLock<BTreeMap<&str, u64>> =
+        LazyLock::new(|| dlis_model::zoo::ENTRIES.iter().map(|entry| (entry.name, entry.graph().macs())).collect());
+    MACS.get(record.point.network.as_str()).is_some_and(|&macs| record.compression.macs < macs)
 }
 
 impl fmt::Display for Technique {

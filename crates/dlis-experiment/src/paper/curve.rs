@@ -28,7 +28,7 @@ pub struct CurvePoint {
     /// How.
     pub technique: Technique,
     /// The technique's own measure of how far: the share of weights pruned (weight pruning), the share of
-    /// multiply-accumulates left (channel pruning), the threshold (ternary), the bits a weight (int8, int4),
+    /// multiply-accumulates left (channel pruning, combined), the threshold (ternary), the bits a weight (int8, int4),
     /// 0 (plain).
     pub level: f64,
     /// Top-1 accuracy, 0 to 1.
@@ -68,7 +68,9 @@ impl Line for CurvePoint {
         }
         let (range, expected) = match self.technique {
             Technique::Plain => (0.0..=0.0, "0 for a plain network"),
-            Technique::WeightPruning | Technique::ChannelPruning | Technique::Ternary => (0.0..=1.0, "0 to 1"),
+            Technique::WeightPruning | Technique::ChannelPruning | Technique::Ternary | Technique::Combined => {
+                (0.0..=1.0, "0 to 1")
+            }
             Technique::Int8 => (8.0..=8.0, "8 for int8"),
             Technique::Int4 => (4.0..=4.0, "4 for int4"),
         };

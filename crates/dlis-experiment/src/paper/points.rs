@@ -75,7 +75,7 @@ fn point_of(record: &Record, technique: Technique) -> Point {
         Technique::WeightPruning => sparsity,
         Technique::Int8 => Some(8.0),
         Technique::Int4 => Some(4.0),
-        Technique::ChannelPruning => dlis_model::zoo::graph(&record.point.network)
+        Technique::ChannelPruning | Technique::Combined => dlis_model::zoo::graph(&record.point.network)
             .ok()
             .map(|graph| record.compression.macs as f64 / graph.macs().max(1) as f64),
         Technique::Ternary => None,
