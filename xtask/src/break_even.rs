@@ -1,14 +1,17 @@
 //! `cargo xtask break-even`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dlis_experiment::break_even::{
-    MEASUREMENTS_FILE, Measurements, Outcome, Progress, SPARSITIES, Settings, measure, page_sections, shapes,
+    MEASUREMENTS_FILE, Measurements, NamedShape, Outcome, Progress, SPARSITIES, Settings, measure, page_sections,
+    shapes,
 };
 use dlis_experiment::catalogue::NO_RECIPE;
 use dlis_experiment::quantity::parse_share;
-use dlis_experiment::{TUNING_FILE, page};
+use dlis_experiment::spec::BreakEvenSpec;
+use dlis_experiment::{Experiment, TUNING_FILE, page};
 use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_runtime::TuneCache;
@@ -74,13 +77,7 @@ pub(crate) fn run(args: &BreakEvenArgs) -> Result<(), Failure> {
         if shapes.is_empty() {
             return Err(Failure::new(format!("{network}: no convolution or linear layer of that name")));
         }
-        eprintln!("{network}: {} distinct layers, {} formats", shapes.len(), settings.formats.len());
-        let bar = bar(1);
-        let result = measure(&shapes, &settings, &mut cache, &mut store, &mut |progress| show(&bar, &progress));
-        bar.finish_and_clear();
-        cache.save()?;
-        let outcome = result?;
-        eprintln!("{} measured now, {} before", outcome.measured, outcome.known);
+        let outcome = one(network, &shapes, &settings, &mut cache, &mut store)?;
         tell(&outcome);
         let of_system = |m: &&dlis_experiment::break_even::Measurement| {
             m.backend == settings.backend
@@ -105,6 +102,47 @@ pub(crate) fn run(args: &BreakEvenArgs) -> Result<(), Failure> {
         say!("page: {}", files.html.display());
     }
     Ok(())
+}
+
+/// Measures what is left of the break-evens that an experiment asks for, of networks that come with the program,
+/// on the backend that most of its compressed points run on.
+pub(crate) fn of_experiment(experiment: &Experiment, spec: &BreakEvenSpec, out: &Path) -> Result<(), Failure> {
+    let mut store = Measurements::open(out.join(MEASUREMENTS_FILE))?;
+    let mut cache = TuneCache::open(out.join(TUNING_FILE))?;
+    let settings = Settings {
+        formats: spec.formats.clone(),
+        sparsities: spec.sparsities.clone(),
+        backend: "omp".to_owned(),
+        threads: 1,
+        batch: 1,
+        budget_ms: spec.budget_ms.get(),
+        hw: Hardware::detect().fingerprint(),
+    };
+    let networks: BTreeSet<&String> = experiment.grids.iter().flat_map(|grid| &grid.networks).collect();
+    // The report shows networks that it can name; of an artefact's path it knows no layers.
+    for network in networks.into_iter().filter(|network| !Path::new(network).is_file()) {
+        let loaded = catalogue().network(network, NO_RECIPE, "dense-f32")?;
+        one(network, &shapes(loaded.network.graph(), &[]), &settings, &mut cache, &mut store)?;
+    }
+    Ok(())
+}
+
+/// Measures the layers of one network that have not been measured yet.
+fn one(
+    network: &str,
+    shapes: &[NamedShape],
+    settings: &Settings,
+    cache: &mut TuneCache,
+    store: &mut Measurements,
+) -> Result<Outcome, Failure> {
+    eprintln!("{network}: where {} distinct layers break even in {} formats", shapes.len(), settings.formats.len());
+    let bar = bar(1);
+    let result = measure(shapes, settings, cache, store, &mut |progress| show(&bar, &progress));
+    bar.finish_and_clear();
+    cache.save()?;
+    let outcome = result?;
+    eprintln!("{network}: {} measured now, {} before", outcome.measured, outcome.known);
+    Ok(outcome)
 }
 
 /// Says which formats could not be had, once for each and its reason.

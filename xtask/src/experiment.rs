@@ -12,6 +12,7 @@ use dlis_runtime::ParsePolicyError;
 use indicatif::ProgressBar;
 
 use crate::Failure;
+use crate::break_even;
 use crate::command::{ExperimentArgs, ReportArgs};
 use crate::laboratory::{catalogue, default_results, laboratory, root};
 use crate::output::{bar, say};
@@ -59,6 +60,9 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     } else {
         eprintln!("all {} stack points have been measured before", points.len());
         print_excluded(&excluded);
+    }
+    if let Some(spec) = &experiment.break_even {
+        break_even::of_experiment(&experiment, spec, &out)?;
     }
     let of_experiment: Vec<Record> = points.iter().filter_map(|point| store.get(&point.id())).cloned().collect();
     print_table(&of_experiment);

@@ -29,7 +29,7 @@ fn a_report_is_a_page_three_plots_and_a_table() {
 fn the_page_loads_nothing_and_holds_the_records_whole() {
     let mut records = support::records();
     records[0].notes.push("</script><script>alert(1)</script>".into());
-    let page = report::html("A <title>", &records);
+    let page = report::html("A <title>", &records, &[]);
     assert!(page.contains("<title>A &lt;title&gt;</title>"));
     let (_, data) = page.split_once("id=\"data\">").unwrap();
     let (data, _) = data.split_once("</script>").unwrap();

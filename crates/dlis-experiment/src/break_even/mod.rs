@@ -16,12 +16,12 @@ mod verdict;
 
 pub use masks::sparsities_of;
 pub use measure::{BreakEvenError, Outcome, Progress, Settings, Unsupported, measure};
-pub use section::{page_sections, summary};
+pub use section::{page_sections, stored_sections, summary};
 pub use shape::{LayerShape, NamedShape, shapes};
 pub use store::{Measurement, Measurements};
 pub use verdict::{Verdict, verdict};
 
 /// The sparsities that are measured unless others are asked for.
 pub const SPARSITIES: [f64; 7] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98];
-/// The file of measurements in a folder of break-evens.
-pub const MEASUREMENTS_FILE: &str = "measurements.jsonl";
+/// The file of measurements in the folder of an experiment or of break-evens alone.
+pub const MEASUREMENTS_FILE: &str = "break-even.jsonl";

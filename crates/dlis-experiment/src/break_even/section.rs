@@ -1,6 +1,6 @@
 //! Break-evens as a table, figures and a page.
 
-use super::{Measurement, NamedShape, Unsupported, Verdict, verdict};
+use super::{Measurement, NamedShape, Unsupported, Verdict, shapes, verdict};
 use crate::chart::{Content, Figure, Kind, Panel, Series};
 use crate::page::{Drawing, Section, TextTable};
 use crate::quantity;
@@ -172,7 +172,7 @@ pub fn page_sections(
     }
     let system = format!("threads-{}", sample.threads);
     Ok(vec![Section {
-        id: "break-even".to_owned(),
+        id: format!("break-even-{network}"),
         title: format!("Where sparsity begins to pay: {network}"),
         text: vec![
             "Every distinct convolution and linear layer on its own, dense by the fastest dense kernel and in each \
@@ -184,6 +184,31 @@ pub fn page_sections(
         tables: vec![summary(shapes, measurements, unsupported, sample)],
         findings,
     }])
+}
+
+/// The sections of those of these networks of the zoo that have measurements, each on the first system that it was
+/// measured on.
+///
+/// # Errors
+///
+/// The message of the plotting library.
+///
+/// ```
+/// use dlis_experiment::break_even::stored_sections;
+/// assert!(stored_sections(&["vgg16-cifar10"], &[])?.is_empty());
+/// # Ok::<(), String>(())
+/// ```
+pub fn stored_sections(networks: &[&str], measurements: &[Measurement]) -> Result<Vec<Section>, String> {
+    let mut sections = Vec::new();
+    for network in networks {
+        let Ok(graph) = dlis_model::zoo::graph(network) else { continue };
+        let shapes = shapes(&graph, &[]);
+        let own = |m: &&Measurement| shapes.iter().any(|named| named.shape == m.shape);
+        if let Some(sample) = measurements.iter().find(own) {
+            sections.extend(page_sections(network, &shapes, measurements, &[], sample)?);
+        }
+    }
+    Ok(sections)
 }
 
 #[cfg(test)]
@@ -226,5 +251,9 @@ mod tests {
         assert!(svg.contains("0.25x") || svg.contains("0.3x"), "a factor is shown");
         assert!(svg.contains("nothing to draw"), "the second shape has no measurement");
         assert!(page[0].findings[0].contains("int4: not measured for 1 shapes"), "{:?}", page[0].findings);
+
+        let stored = stored_sections(&["vgg16-cifar10", "mobilenet-cifar10", "a/path"], &all).unwrap();
+        assert_eq!(stored.len(), 1, "the shape is one of VGG-16 alone");
+        assert_eq!(stored[0].id, "break-even-vgg16-cifar10");
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::page::Section;
 use crate::table::{Column, columns};
 use crate::{Record, StackLayer};
 
@@ -24,12 +25,12 @@ struct Layer {
     level: u8,
 }
 
-/// The page on `records`: it loads nothing, and runs nothing but its own script.
+/// The page on `records`, with further sections below its plots: it loads nothing, and runs nothing but its own script.
 ///
 /// # Panics
 ///
 /// Never: records that can be read have a JSON form.
-pub fn html(title: &str, records: &[Record]) -> String {
+pub fn html(title: &str, records: &[Record], sections: &[Section]) -> String {
     let data = Data {
         generator: concat!("DLIS ", env!("CARGO_PKG_VERSION")),
         layers: StackLayer::ALL.map(|layer| Layer { name: layer.name(), level: layer.level() }).into(),
@@ -39,16 +40,8 @@ pub fn html(title: &str, records: &[Record]) -> String {
     let json = serde_json::to_string(&data).expect("records have a JSON form");
     let js = [PLOT_JS, REPORT_JS].concat().replace("\"use strict\";\n", "");
     let js = format!("\"use strict\";\n{js}");
-    // A plot that can't be drawn is no reason to do without the page; writing the report tells of it.
-    let compression = super::compression(records).ok().flatten();
-    let compression = compression.as_ref().map_or_else(String::new, crate::page::section_html);
-    fill(&[
-        ("title", &escape(title)),
-        ("css", CSS),
-        ("data", &in_script(&json)),
-        ("js", &js),
-        ("compression", &compression),
-    ])
+    let sections: String = sections.iter().map(crate::page::section_html).collect();
+    fill(&[("title", &escape(title)), ("css", CSS), ("data", &in_script(&json)), ("js", &js), ("sections", &sections)])
 }
 
 /// Fills the template in one pass, so that nothing filled in is taken for a place to fill.
@@ -81,13 +74,13 @@ mod tests {
     #[test]
     fn every_place_of_the_template_is_filled() {
         let names: Vec<&str> = PAGE.split("{{").skip(1).filter_map(|place| Some(place.split_once("}}")?.0)).collect();
-        assert_eq!(names, ["title", "css", "title", "compression", "data", "js"]);
+        assert_eq!(names, ["title", "css", "title", "sections", "data", "js"]);
         assert!(!PLOT_JS.contains("</script") && !REPORT_JS.contains("</script") && !CSS.contains("</style"));
     }
 
     #[test]
     fn nothing_filled_in_is_taken_for_markup() {
-        let page = html("<b>{{data}}</b>", &[]);
+        let page = html("<b>{{data}}</b>", &[], &[]);
         assert!(page.contains("<title>&lt;b&gt;{{data}}&lt;/b&gt;</title>"));
         assert_eq!(in_script("\"</script><!--\u{2028}\""), "\"\\u003c/script>\\u003c!--\\u2028\"");
     }

@@ -9,12 +9,16 @@ mod svg;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::break_even::{MEASUREMENTS_FILE, Measurements, stored_sections};
+use crate::lines::LinesError;
+use crate::page::Section;
+
 pub use compression::{compression, slower_points};
 pub use csv::csv;
 pub use html::html;
 pub use svg::{Plot, svg};
 
-pub(crate) use compression::{choose, thread_counts};
+pub(crate) use compression::{choose, networks, thread_counts};
 pub(crate) use html::{CSS, escape};
 
 use crate::Record;
@@ -33,6 +37,9 @@ pub enum ReportError {
         /// Why.
         source: io::Error,
     },
+    /// The measurements of break-evens beside the records can't be read.
+    #[error(transparent)]
+    BreakEven(#[from] Box<LinesError>),
     /// A plot can't be drawn.
     #[error("{}: cannot draw it: {message}", path.display())]
     Draw {
@@ -51,7 +58,7 @@ pub struct ReportFiles {
     /// `records.csv`
     pub csv: PathBuf,
     /// `accuracy-latency.svg` and so on, in the order of [`Plot::ALL`]; then those of [`compression`], if
-    /// anything was compressed.
+    /// anything was compressed, and of break-evens, if `break-even.jsonl` is in the folder.
     pub svgs: Vec<PathBuf>,
 }
 
@@ -81,13 +88,24 @@ pub fn write(folder: impl AsRef<Path>, title: &str, records: &[Record]) -> Resul
         let text = svg(plot, records).map_err(|message| ReportError::Draw { path: folder.join(name), message })?;
         svgs.push(save(folder, name, &text)?);
     }
-    let compression =
-        compression(records).map_err(|message| ReportError::Draw { path: folder.join("compression.svg"), message })?;
-    for drawing in compression.iter().flat_map(|section| &section.figures) {
+    let sections = sections(folder, records)?;
+    for drawing in sections.iter().flat_map(|section| &section.figures) {
         svgs.push(save(folder, &drawing.file_name, &drawing.svg)?);
     }
     let csv = save(folder, "records.csv", &csv(records))?;
-    Ok(ReportFiles { html: save(folder, "report.html", &html(title, records))?, csv, svgs })
+    Ok(ReportFiles { html: save(folder, "report.html", &html(title, records, &sections))?, csv, svgs })
+}
+
+/// What the page shows below its plots: compression, and where it begins to pay.
+fn sections(folder: &Path, records: &[Record]) -> Result<Vec<Section>, ReportError> {
+    let draw = |name: &str| {
+        let path = folder.join(name);
+        |message| ReportError::Draw { path, message }
+    };
+    let mut sections: Vec<Section> = compression(records).map_err(draw("compression.svg"))?.into_iter().collect();
+    let measurements = Measurements::read(folder.join(MEASUREMENTS_FILE)).map_err(Box::new)?;
+    sections.extend(stored_sections(&networks(records), &measurements).map_err(draw("break-even.svg"))?);
+    Ok(sections)
 }
 
 /// Writes a file of a folder, as a whole or not at all.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use dlis_backend::Schedule;
+use dlis_formats::Format;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use toml::Spanned;
@@ -86,6 +87,24 @@ struct ExperimentFile {
     /// keeps all of it is named at the end of the run.
     #[serde(default)]
     constraints: ConstraintsFile,
+    /// From which sparsity compressed layers are faster than dense ones; not measured if left out.
+    break_even: Option<BreakEvenFile>,
+}
+
+/// Which layers on their own are timed beside dense: every distinct convolution and linear layer of the networks
+/// that come with the program, with random masks, on one thread.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+struct BreakEvenFile {
+    /// Layer 3: formats, as in `csr-f16`.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    formats: Vec<Spanned<Format>>,
+    /// Shares of zeros, 0 to 1.
+    #[schemars(with = "Vec<f64>", length(min = 1), inner(range(min = 0, max = 1)))]
+    sparsities: Vec<Spanned<f64>>,
+    /// Milliseconds that are spent on timing one layer in one format at one sparsity.
+    budget_ms: std::num::NonZeroU32,
 }
 
 /// One of several grids of stack points.
@@ -278,6 +297,17 @@ impl Default for LatencySpec {
     }
 }
 
+/// Which compressed layers are timed on their own, beside dense ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakEvenSpec {
+    /// Formats of their weights.
+    pub formats: Vec<Format>,
+    /// Shares of zeros, 0 to 1.
+    pub sparsities: Vec<f64>,
+    /// Milliseconds for one layer in one format at one sparsity.
+    pub budget_ms: std::num::NonZeroU32,
+}
+
 /// What a recommended point has to keep.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -330,8 +360,9 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Experiment, SpecError> {
         grids.push(reader.grid(&keys, own)?);
     }
     let constraints = reader.constraints(keys.constraints)?;
-    let experiment =
-        Experiment { name, grids, accuracy: keys.accuracy, latency: keys.latency, constraints, source: reader.source };
+    let break_even = keys.break_even.map(|keys| reader.break_even(keys)).transpose()?;
+    let (accuracy, latency) = (keys.accuracy, keys.latency);
+    let experiment = Experiment { name, grids, accuracy, latency, constraints, break_even, source: reader.source };
     if experiment.grid_size() > MAX_POINTS {
         let message = format!("a grid of {} stack points: expected at most {MAX_POINTS}", experiment.grid_size());
         return Err(SpecError::at(file, text, Some(whole), message));
@@ -422,6 +453,18 @@ impl Reader<'_> {
             })?,
             max_disk_bytes: self.value(keys.max_disk, |text| quantity::parse_bytes(&text).map_err(text_of))?,
             ..Constraints::default()
+        })
+    }
+
+    fn break_even(&self, keys: BreakEvenFile) -> Result<BreakEvenSpec, SpecError> {
+        let share = |share: Spanned<f64>| match *share.get_ref() {
+            value if (0.0..=1.0).contains(&value) => Ok(value),
+            value => Err(self.error(share.span(), format!("{value}: expected a share, 0 to 1"))),
+        };
+        Ok(BreakEvenSpec {
+            formats: keys.formats.into_iter().map(Spanned::into_inner).collect(),
+            sparsities: keys.sparsities.into_iter().map(share).collect::<Result<_, _>>()?,
+            budget_ms: keys.budget_ms,
         })
     }
 

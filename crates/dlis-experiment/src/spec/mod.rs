@@ -16,7 +16,7 @@ use std::path::Path;
 use dlis_backend::Schedule;
 
 pub use error::SpecError;
-pub use file::{AccuracySpec, Dataset, LatencySpec, Threads, schema};
+pub use file::{AccuracySpec, BreakEvenSpec, Dataset, LatencySpec, Threads, schema};
 
 use crate::recommend::Constraints;
 use crate::{StackLayer, StackPoint};
@@ -58,6 +58,8 @@ pub struct Experiment {
     pub latency: LatencySpec,
     /// What an answer has to keep.
     pub constraints: Constraints,
+    /// Which layers are timed alone, compressed beside dense; none, if absent.
+    pub break_even: Option<BreakEvenSpec>,
     /// The text it was read from, to point at.
     source: Source,
 }

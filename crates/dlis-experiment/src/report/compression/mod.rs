@@ -6,10 +6,10 @@ mod slower;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use choose::{choose, thread_counts};
+pub(crate) use choose::{choose, networks, thread_counts};
 pub use slower::slower_points;
 
-use choose::{dense_of, is_compressed, networks};
+use choose::{dense_of, is_compressed};
 
 use crate::Record;
 use crate::page::{Drawing, Section};
