@@ -7,6 +7,7 @@ use dlis_experiment::quantity::{parse_bytes, parse_rate, parse_share, parse_time
 
 use crate::break_even::BreakEvenArgs;
 use crate::paper::PaperArgs;
+use crate::sensitivity::SensitivityArgs;
 use crate::training::{CompressArgs, TrainArgs};
 
 /// Which network, compression, data format, algorithm, backend and thread count fits an accuracy, latency
@@ -49,6 +50,12 @@ pub(crate) enum Command {
   cargo xtask bench --network vgg16-cifar10 --recipe none --recipe int8 --algorithm measured
   cargo xtask bench --fork-join --threads 2             beside GCC's OpenMP")]
     Bench(BenchArgs),
+    /// Name the layers that cost accuracy when they alone are pruned or rounded, without training.
+    #[command(after_help = "Examples:
+  cargo xtask sensitivity mobilenet-cifar10
+  cargo xtask sensitivity resnet18-cifar10 --sparsities 0.9 --images 200
+  cargo xtask sensitivity mobilenet-cifar10 --bits 4")]
+    Sensitivity(SensitivityArgs),
     /// Find the sparsity from which each compressed format beats dense, layer by layer. Run again after an
     /// interruption, it goes on.
     #[command(after_help = "Examples:
@@ -81,9 +88,10 @@ pub(crate) enum Command {
     Doctor,
     /// Check everything that must hold before a change lands; installs what the tests need where it may.
     Ci {
-        /// Check training too, with libtorch, which is fetched through pip where `LIBTORCH` names none.
+        /// Leave training out, whose checks need libtorch: half a gigabyte, fetched through pip where `LIBTORCH`
+        /// names none.
         #[arg(long)]
-        training: bool,
+        without_training: bool,
     },
 }
 

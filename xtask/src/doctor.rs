@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
     say!("programs");
     say!("  rustc: {}", said_by("rustc", &["--version"]).unwrap_or_else(|| "not on the path".to_owned()));
-    let missing = packages::missing();
+    let missing = packages::missing(true);
     for (program, package, purpose) in &missing {
         say!("  {program}: MISSING ({purpose}): `sudo apt-get install {package}`");
     }

@@ -15,6 +15,7 @@ mod laboratory;
 mod output;
 mod paper;
 mod recommend;
+mod sensitivity;
 mod training;
 
 use std::alloc::System;
@@ -46,12 +47,13 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BreakEven(args) => break_even::run(&args),
+        Command::Sensitivity(args) => sensitivity::run(&args),
         Command::Paper(args) => paper::run(&args),
         Command::Train(args) => training::train(&args),
         Command::Compress(args) => training::compress(&args),
         Command::Datasets(args) => datasets::run(&args),
         Command::Doctor => doctor::run(),
-        Command::Ci { training } => ci::run(&laboratory::root(), training),
+        Command::Ci { without_training } => ci::run(&laboratory::root(), !without_training),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

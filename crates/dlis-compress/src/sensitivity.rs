@@ -43,6 +43,7 @@ pub struct Sensitivity {
 
 impl Sensitivity {
     /// Compresses one selected layer at a time at each level and measures the accuracy, the others as they are.
+    /// `progress` hears the measurements done and those in all.
     ///
     /// ```
     /// use dlis_compress::sensitivity::{Probe, Sensitivity};
@@ -66,7 +67,8 @@ impl Sensitivity {
     /// # let mut trainer = Measured;
     ///
     /// // `trainer` is a `Trainer` to which only one layer matters.
-    /// let scan = Sensitivity::scan(&network, &Probe::Sparsities(vec![0.9]), &Selection::default(), &mut trainer)?;
+    /// let probe = Probe::Sparsities(vec![0.9]);
+    /// let scan = Sensitivity::scan(&network, &probe, &Selection::default(), &mut trainer, &mut |_, _| ())?;
     /// assert_eq!(scan.costly(0.01), ["layers.3.conv2"]);
     /// # Ok::<(), dlis_compress::CompressError>(())
     /// ```
@@ -80,21 +82,26 @@ impl Sensitivity {
         probe: &Probe,
         layers: &Selection,
         trainer: &mut dyn Trainer,
+        progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, CompressError> {
         probe.check()?;
         let mut accuracy = |network: &Network| {
             let failed = |source| CompressError::Trainer { doing: "sensitivity".to_owned(), source };
             trainer.accuracy(network).map_err(failed)
         };
+        let layers = layers.of(network.graph())?;
+        let total = 1 + layers.len() * probe.levels();
+        progress(0, total);
         let whole = accuracy(network)?;
         let mut points = Vec::new();
-        for index in layers.of(network.graph())? {
+        for index in layers {
             let layer = network.graph().layers()[index].name.clone();
             let name = [weight_name(network.graph(), index)];
             let weights = dense(network, &name)?;
             let [name] = name;
             for (level, weight) in weights.iter().flat_map(|weight| probe.of(weight)) {
                 let weight = weight.map_err(|problem| CompressError::Layer { layer: layer.clone(), problem })?;
+                progress(1 + points.len(), total);
                 let probed = network.clone().with_weights([(name.clone(), weight)])?;
                 points.push(SensitivityPoint { layer: layer.clone(), level, accuracy: accuracy(&probed)? });
             }
@@ -131,6 +138,13 @@ impl Probe {
                 let wrong = levels.iter().find(|&&bits| !matches!(bits, 4 | 8));
                 wrong.map_or(Ok(()), |bits| Err(fields.error("levels", format!("{bits}: expected 4 or 8"))))
             }
+        }
+    }
+
+    fn levels(&self) -> usize {
+        match self {
+            Self::Sparsities(levels) => levels.len(),
+            Self::Bits(levels) => levels.len(),
         }
     }
 

@@ -90,7 +90,10 @@ pub enum LineError {
         ends_early: bool,
     },
     /// A record of another version.
-    #[error("a record of schema {found}, but this version of DLIS reads schema {SCHEMA}")]
+    #[error(
+        "a record of schema {found}, but this version of DLIS reads schema {SCHEMA}: remove the file to measure anew, or \
+         name another folder"
+    )]
     Schema {
         /// Its version.
         found: u64,

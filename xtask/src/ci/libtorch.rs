@@ -11,10 +11,9 @@ const TORCH: &str = "torch==2.11.0";
 /// What its CPU library is linked to besides: PyTorch's own packages of them are small.
 const CUDA: [&str; 2] = ["nvidia-cuda-runtime>=13,<14", "nvidia-cuda-cupti>=13,<14"];
 /// What is unpacked of a wheel: the libraries of the CPU and the headers, a third of the whole.
-const WANTED: [&str; 8] = [
+const WANTED: [&str; 7] = [
     "torch/lib/libc10.so",
     "torch/lib/libgomp*",
-    "torch/lib/libtorch.so",
     "torch/lib/libtorch_cpu.so",
     "torch/include/*",
     "torch/share/*",
@@ -22,10 +21,16 @@ const WANTED: [&str; 8] = [
     "nvidia/cu13/lib/libcupti.so*",
 ];
 
+/// What stands in the place of `libtorch.so`, which does nothing but name CUDA's libraries beside the CPU's: a
+/// linker script without them, as a machine without a GPU does not have them.
+const CPU_ALONE: &str = "INPUT(libtorch_cpu.so)\n";
+
 /// An unpacked libtorch.
 #[derive(Debug)]
 pub(crate) struct Libtorch {
     home: PathBuf,
+    /// Whether it was fetched here, and is of the CPU alone.
+    own: bool,
 }
 
 impl Libtorch {
@@ -33,18 +38,18 @@ impl Libtorch {
     /// it is not there yet (half a gigabyte).
     pub(crate) fn find_or_fetch(root: &Path) -> Result<Self, Failure> {
         if let Some(home) = std::env::var_os("LIBTORCH") {
-            return Ok(Self { home: home.into() });
+            return Ok(Self { home: home.into(), own: false });
         }
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         let folder = target.join("libtorch");
         if !folder.join("torch").is_dir() {
             fetch(&folder)?;
         }
-        Ok(Self { home: folder.join("torch") })
+        Ok(Self { home: folder.join("torch"), own: true })
     }
 
     /// What a build and a run with it need in their environment.
-    pub(crate) fn environment(&self) -> [(&'static str, OsString); 4] {
+    pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
         let libraries = self.home.join("lib");
         let path = match std::env::var_os("LD_LIBRARY_PATH") {
             Some(others) if !others.is_empty() => {
@@ -55,14 +60,17 @@ impl Libtorch {
             }
             _ => libraries.into_os_string(),
         };
-        [
+        let mut environment = vec![
             ("LIBTORCH", self.home.clone().into_os_string()),
             // Whoever names a libtorch of another version knows why.
             ("LIBTORCH_BYPASS_VERSION_CHECK", "1".into()),
             ("LD_LIBRARY_PATH", path),
-            // libtorch.so names CUDA's libraries, which a machine without a GPU does not have.
-            ("RUSTFLAGS", "-C link-arg=-Wl,--unresolved-symbols=ignore-in-shared-libs".into()),
-        ]
+        ];
+        if !self.own {
+            // Its libtorch.so names CUDA's libraries, which a machine without a GPU does not have.
+            environment.push(("RUSTFLAGS", "-C link-arg=-Wl,--unresolved-symbols=ignore-in-shared-libs".into()));
+        }
+        environment
     }
 }
 
@@ -101,6 +109,8 @@ fn fetch(folder: &Path) -> Result<(), Failure> {
             "the wheel of {TORCH} has no torch/lib/libtorch_cpu.so: set LIBTORCH to the folder `torch` of a PyTorch 2.11"
         )));
     }
+    let whole = partial.join("torch/lib/libtorch.so");
+    std::fs::write(&whole, CPU_ALONE).map_err(io(&whole))?;
     std::fs::rename(&partial, folder).map_err(io(folder))
 }
 

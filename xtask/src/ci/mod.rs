@@ -12,10 +12,9 @@ use std::time::Instant;
 use crate::Failure;
 use crate::ci::libtorch::Libtorch;
 
-/// Runs every check in turn; the first that fails ends the run. Those of training link libtorch and run where
-/// they are asked for.
+/// Runs every check in turn; the first that fails ends the run.
 pub(crate) fn run(root: &Path, training: bool) -> Result<(), Failure> {
-    packages::install()?;
+    packages::install(training)?;
     step("architecture", || architecture::check(root))?;
     let cargo = |args: &'static [&'static str]| move || command(root, args, &[]);
     step("format", cargo(&["fmt", "--all", "--check"]))?;

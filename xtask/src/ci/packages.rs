@@ -5,11 +5,19 @@ use std::process::Command;
 
 use crate::Failure;
 
-/// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str, &str); 3] = [
+/// A program, the Debian package that has it, and what for.
+type Needed = (&'static str, &'static str, &'static str);
+
+const NEEDED: [Needed; 3] = [
     ("gcc", "gcc", "compiles the OpenMP side of the fork-join benchmark"),
     ("chromium", "chromium", "opens the report in its test"),
     ("chromedriver", "chromium-driver", "drives the report's test"),
+];
+/// What the checks of training need besides.
+const FOR_TRAINING: [Needed; 3] = [
+    ("g++", "g++", "compiles what tch calls libtorch by"),
+    ("pip3", "python3-pip", "fetches libtorch"),
+    ("unzip", "unzip", "unpacks libtorch"),
 ];
 
 /// Whether a program is on the path.
@@ -18,14 +26,15 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Programs that are missing: name, package, what for.
-pub(crate) fn missing() -> Vec<(&'static str, &'static str, &'static str)> {
-    NEEDED.into_iter().filter(|(program, ..)| find(program).is_none()).collect()
+/// Programs that are missing.
+pub(crate) fn missing(training: bool) -> Vec<Needed> {
+    let for_training = if training { &FOR_TRAINING[..] } else { &[] };
+    NEEDED.iter().chain(for_training).filter(|(program, ..)| find(program).is_none()).copied().collect()
 }
 
 /// Installs what is missing where that is allowed (Debian, as root), and otherwise names it.
-pub(crate) fn install() -> Result<(), Failure> {
-    let missing = missing();
+pub(crate) fn install(training: bool) -> Result<(), Failure> {
+    let missing = missing(training);
     if missing.is_empty() {
         return Ok(());
     }
@@ -41,7 +50,7 @@ pub(crate) fn install() -> Result<(), Failure> {
     };
     let installed =
         apt(&["update", "-qq"]) && apt(&[&["install", "-y", "-qq", "--no-install-recommends"][..], &packages].concat());
-    if installed && self::missing().is_empty() {
+    if installed && self::missing(training).is_empty() {
         return Ok(());
     }
     Err(Failure::new(format!("`apt-get install {list}` failed: install them by hand and run this again")))
