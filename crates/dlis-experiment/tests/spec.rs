@@ -32,6 +32,7 @@ fn the_built_in_experiment_has_every_algorithm_and_every_recipe() {
     let experiment = Experiment::builtin();
     assert_eq!(experiment.name, "default");
     assert_eq!(experiment.accuracy.dataset, Dataset::Embedded);
+    assert!(experiment.break_even.as_ref().is_some_and(|spec| spec.formats.contains(&dlis_formats::Format::CsrF16)));
     let points = experiment.expand(8, HW);
     let recipes = experiment.grids[1].recipes.len();
     // 3 networks, 4 algorithms, 2 backends, 2 thread counts; then the recipes with one algorithm on one backend.
@@ -74,6 +75,10 @@ algorithms = ["heuristic", "measured"]
     assert_eq!(shown, expected);
     assert!(points.iter().all(|point| point.threads == 3 && point.network == "vgg16-cifar10"));
     pointed(with("[[grids]]\nthread = [1]"), "4:1: unknown field `thread`");
+    let break_even = |text: &str| with(&format!("[break_even]\nbudget_ms = 9\n{text}"));
+    pointed(break_even("formats = ['csr-f16']\nsparsities = [0.5, 1.5]"), "6:20: 1.5: expected a share, 0 to 1");
+    pointed(break_even("formats = ['csr']\nsparsities = [0.5]"), "5:11: `csr` is not a weight format");
+    pointed(break_even("formats = ['csr-f16']"), "3:1: missing field `sparsities`");
     pointed(with("[[grids]]\nthreads = []"), "4:11: an empty list");
     pointed(with("[[grids]]\nrecipes = ['a']\n[[grids]]\nrecipes = ['b', 'b']"), "6:17: `b` is listed twice");
     // A choice is refused where it stands.
@@ -190,7 +195,7 @@ fn the_schema_documents_every_key() {
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["required"], serde_json::json!(["name", "networks"]));
     let properties = schema["properties"].as_object().unwrap();
-    assert_eq!(properties.len(), 13);
+    assert_eq!(properties.len(), 14);
     let check = |key: &str, property: &serde_json::Value| {
         assert!(property["description"].as_str().is_some_and(|text| text.len() > 10), "{key}: {property}");
     };

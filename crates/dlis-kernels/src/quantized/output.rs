@@ -25,7 +25,7 @@ struct Channel {
 pub(super) struct Output {
     multipliers: AlignedBytes,
     biases: AlignedBytes,
-    /// None, where all are zero: of inputs whose zero point is 0, as after a ReLU.
+    /// None, where all are zero: of inputs whose zero point is 0, as after a `ReLU`.
     corrections: Vec<i32>,
     target: Target,
     activation: Option<Activation>,

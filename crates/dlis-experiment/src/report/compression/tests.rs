@@ -43,7 +43,7 @@ fn record(recipe: &str, format: &str, top1: f64, layers: &[Layer]) -> Record {
             sparsity: 0.0,
             weights: 3_000_000,
             stored_weight_bytes: 1_000_000,
-            macs: 46_000_000,
+            macs: dlis_model::zoo::mobilenet_cifar10().macs(),
         },
         accuracy: Accuracy { dataset: "d".into(), images: 1000, top1, top5: 1.0, arithmetic: "a".into() },
         latency: Latency {
@@ -280,4 +280,7 @@ fn techniques_are_told_by_kernels_then_by_names_and_zeros() {
     assert_eq!(of("a", TERNARY, 0.6), Technique::Ternary);
     assert_eq!(of("ternary", GEMM, 0.6), Technique::Ternary);
     assert_eq!(of("none", "conv2d/u8/int8/implicit-gemm/avx2", 0.0), Technique::Int8);
+    let mut fewer_channels = with(&dense, "channels-50-a", "stored", &[("pw1", TERNARY, 300.0, 14, 100)]);
+    fewer_channels.compression.macs /= 2;
+    assert_eq!(Technique::of(&fewer_channels), Technique::Combined);
 }
