@@ -9,12 +9,14 @@ use dlis_experiment::catalogue::{NO_RECIPE, backend};
 use dlis_runtime::{Planner, Session};
 
 /// Every convolution algorithm, at every SIMD level; where the machine lacks one, the heuristic's choice.
-const POLICIES: [&str; 7] = [
+const POLICIES: [&str; 9] = [
     "fixed:direct",
     "fixed:im2col-gemm",
     "fixed:conv2d/*/*/implicit-gemm/portable",
     "fixed:conv2d/*/*/implicit-gemm/avx2",
     "fixed:conv2d/*/*/implicit-gemm/avx512",
+    "fixed:winograd-2x2",
+    "fixed:winograd-4x4",
     "heuristic",
     "measured",
 ];

@@ -12,6 +12,7 @@ pub(crate) mod sparse;
 #[cfg(test)]
 mod tests;
 mod tile;
+pub(crate) mod winograd;
 
 use dlis_backend::Kernel;
 
@@ -21,6 +22,7 @@ pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[
     im2col::KERNELS,
     implicit_gemm::KERNELS,
     depthwise::KERNELS,
+    winograd::KERNELS,
     sparse::KERNELS,
     decoded::KERNELS,
     blocks::KERNELS,

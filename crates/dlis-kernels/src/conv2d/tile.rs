@@ -39,6 +39,11 @@ impl Geometry {
         Self { conv, input, output, epilogue, zeros }
     }
 
+    /// As many zeros as a group has channels.
+    pub(super) fn zeros(&self) -> &[f32] {
+        self.zeros.f32()
+    }
+
     /// Bytes that it holds.
     pub(super) fn bytes(&self) -> usize {
         self.zeros.allocated()

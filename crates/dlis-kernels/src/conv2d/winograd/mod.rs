@@ -1,0 +1,483 @@
+//! Convolution with 3x3 windows by Winograd's minimal filtering (Lavin and Gray 2016, "Fast Algorithms for
+//! Convolutional Neural Networks"), channels last: F(2x2, 3x3) and F(4x4, 3x3).
+//!
+//! A tile of 2x2 (4x4) outputs is made of 4x4 (6x6) inputs. Input tiles and weights are transformed, so that each of
+//! the 16 (36) positions of a tile is a matrix product of its own, of tiles by input channels by output channels; the
+//! products are transformed back. That is 2.25 (4) times fewer multiplications than the definition's, for weights
+//! that are 1.8 (4) times as large: it pays where maps are large enough that multiplications count, not the reading
+//! of weights.
+//!
+//! ```text
+//! for each run of tiles whose transformed inputs fit a second-level cache or two
+//!     for each tile:   positions of the input          (workers share the tiles, then wait for each other)
+//!     for each block of output channels, for each position, for each few tiles:   sums in registers
+//!         for each tile:   outputs from the positions' sums, bias, residual, activation, the only store
+//! ```
+//!
+//! Results differ from the definition's by rounding: transformed values are larger than those they stand for
+//! (the conformance suite's `Tolerance::WINOGRAD` says how much is granted).
+
+mod transform;
+
+use std::ops::Range;
+
+use dlis_backend::{
+    AlignedBytes, Disjoint, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
+    PrepareError, Prepared, Scratch, Support, static_range,
+};
+use dlis_formats::Format;
+use dlis_hw::Hardware;
+use dlis_model::{Conv2d, Window};
+
+use self::transform::MOST;
+use super::tile::{COLUMNS, Geometry, Tensors, rows_of, with_rows};
+use crate::accepts::{self, Accepts};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd, Work};
+
+/// Bytes of transformed inputs that are computed before they are used.
+const INPUT_BYTES: usize = 2 << 20;
+/// Bytes of a worker's sums: with the weights of a position they should stay in a second-level cache.
+const SUM_BYTES: usize = 192 << 10;
+/// How far ahead of their use weights are prefetched, in elements.
+const AHEAD: usize = 1024;
+
+const ACCEPTS: Accepts =
+    Accepts { layouts: &[Layout::Nhwc], weight: Some(Format::DenseF32), residual: true, activation: true };
+
+/// The kernel on one SIMD level, for tiles of `TILE` outputs a side: 2 or 4.
+struct Winograd<S, const TILE: usize> {
+    id: KernelId,
+    level: std::marker::PhantomData<S>,
+}
+
+impl<S: Simd, const TILE: usize> Winograd<S, TILE> {
+    const fn new() -> Self {
+        let algorithm = if TILE == 2 { "winograd-2x2" } else { "winograd-4x4" };
+        Self {
+            id: KernelId::new("conv2d", "f32", "dense", algorithm, S::LEVEL.name()),
+            level: std::marker::PhantomData,
+        }
+    }
+}
+
+/// Whether a convolution is one that these kernels execute.
+fn suits(conv: &Conv2d) -> bool {
+    conv.groups == 1 && conv.window == Window { padding: conv.window.padding, ..Window::square(3) }
+}
+
+impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
+    fn id(&self) -> KernelId {
+        self.id.clone()
+    }
+
+    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
+        let Operation::Conv2d(conv) = op.operation else {
+            return accepts::another_operation();
+        };
+        Support::when(suits(&conv), "it convolves ungrouped with 3x3 windows of stride and dilation 1")
+            .and(|| Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level"))
+            .and(|| ACCEPTS.check(op))
+    }
+
+    fn efficiency(&self, _op: &OpSpec) -> f32 {
+        // Faster than the definition's algorithms on large maps, and larger in memory: whoever does not measure gets
+        // weights of their own size.
+        0.3 * S::LANES as f32 / 16.0
+    }
+
+    fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
+        let support = self.support(op, hw);
+        let (Some(simd), Operation::Conv2d(conv), true) = (S::new(hw), op.operation, support.is_yes()) else {
+            return Err(accepts::unsupported(self, op, support));
+        };
+        let source = accepts::dense_f32(self, weights, &conv.weight_dims())?;
+        let values = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
+        let geometry = Geometry::new(conv, op.inputs[0], op.output, op.epilogue);
+        let block = COLUMNS * S::LANES;
+        let depth = conv.in_channels;
+        let columns = geometry.columns::<S>();
+        let mut packed = AlignedBytes::zeroed(columns * positions(TILE) * depth * block * size_of::<f32>());
+        let mut bias = AlignedBytes::zeroed(columns * block * size_of::<f32>());
+        for out in 0..conv.out_channels {
+            let (column, lane) = (out / block, out % block);
+            let to = &mut packed.f32_mut()[column * positions(TILE) * depth * block..];
+            for channel in 0..depth {
+                let taps = &source.f32()[(out * depth + channel) * 9..][..9];
+                for_each_position(TILE, taps, |position, value| {
+                    to[(position * depth + channel) * block + lane] = value;
+                });
+            }
+            if conv.bias {
+                bias.f32_mut()[column * block + lane] = values.f32()[out];
+            }
+        }
+        let tiles = [op.output.height.div_ceil(TILE), op.output.width.div_ceil(TILE)];
+        Ok(Box::new(PreparedWinograd::<S, TILE> { simd, geometry, tiles, weights: packed, bias }))
+    }
+}
+
+/// Positions of a tile of so many outputs a side.
+const fn positions(tile: usize) -> usize {
+    (tile + 2) * (tile + 2)
+}
+
+/// The transformed weight, `G w G^T`, position by position, rounded once.
+fn for_each_position(tile: usize, taps: &[f32], mut visit: impl FnMut(usize, f32)) {
+    let g = transform::weight(tile);
+    for (y, row) in g.iter().enumerate() {
+        for (x, column) in g.iter().enumerate() {
+            let mut sum = 0.0;
+            for (tap, &value) in taps.iter().enumerate() {
+                sum += row[tap / 3] * column[tap % 3] * f64::from(value);
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
+            visit(y * g.len() + x, sum as f32);
+        }
+    }
+}
+
+struct PreparedWinograd<S, const TILE: usize> {
+    simd: S,
+    geometry: Geometry,
+    /// Tiles of an image, along both axes.
+    tiles: [usize; 2],
+    /// `[block of output channels][position][input channel][channel of the block]`; channels beyond the last are zero.
+    weights: AlignedBytes,
+    /// `[block][channel of the block]`.
+    bias: AlignedBytes,
+}
+
+impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
+    const POSITIONS: usize = positions(TILE);
+    const BLOCK: usize = COLUMNS * S::LANES;
+
+    /// Tiles of the whole batch.
+    fn tiles(&self) -> usize {
+        self.geometry.output.batch * self.tiles[0] * self.tiles[1]
+    }
+
+    /// Input channels, rounded up to whole vectors.
+    fn depth(&self) -> usize {
+        self.geometry.depth().next_multiple_of(S::LANES)
+    }
+
+    /// Tiles whose transformed inputs are there at a time.
+    fn together(&self) -> usize {
+        let of_tile = Self::POSITIONS * self.depth() * size_of::<f32>();
+        (INPUT_BYTES / of_tile).next_multiple_of(rows_of::<S>()).max(rows_of::<S>()).min(self.tiles())
+    }
+
+    /// Most tiles of a task.
+    fn most_tiles(&self) -> usize {
+        let of_tile = Self::POSITIONS * Self::BLOCK * size_of::<f32>();
+        (SUM_BYTES / of_tile / rows_of::<S>() * rows_of::<S>()).max(rows_of::<S>()).min(self.together())
+    }
+}
+
+impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
+    fn footprint(&self, _threads: usize) -> Footprint {
+        Footprint {
+            weight_bytes: self.weights.allocated() + self.bias.allocated() + self.geometry.bytes(),
+            scratch_bytes: self.together() * Self::POSITIONS * self.depth() * size_of::<f32>(),
+            worker_scratch_bytes: self.most_tiles() * Self::POSITIONS * Self::BLOCK * size_of::<f32>(),
+        }
+    }
+
+    fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let geometry = &self.geometry;
+        let input = io.input(0);
+        assert!(
+            input.spec().same_bytes(&geometry.input) && io.output_spec().same_bytes(&geometry.output),
+            "tensors of the operation"
+        );
+        let residual = io.residual();
+        assert_eq!(residual.is_some(), geometry.epilogue.residual);
+        let output = Disjoint::new(io.output().f32());
+        let tensors =
+            Tensors { input: input.f32(), residual: residual.map(|residual| residual.f32()), output: &output };
+        let (shared, worker_len, workers) = scratch.f32();
+        let together = self.together();
+        let shared = &mut shared[..together * Self::POSITIONS * self.depth()];
+        assert!(worker_len >= self.most_tiles() * Self::POSITIONS * Self::BLOCK, "scratch of the operation");
+        let workers = Disjoint::new(workers);
+        let columns = geometry.columns::<S>();
+        let mut first = 0;
+        while first < self.tiles() {
+            let tiles = first..(first + together).min(self.tiles());
+            first = tiles.end;
+            let places = Disjoint::new(shared);
+            parallel.for_each(tiles.len(), |_, some| {
+                let some = tiles.start + some.start..tiles.start + some.end;
+                let input = Inputs { prepared: self, tensors: &tensors, places: &places, first: tiles.start, some };
+                self.simd.vectorize(input);
+            });
+            let places: &[f32] = shared;
+            // A task is one block of output channels and a run of tiles; its weights are read once a run. Enough
+            // tasks that a free worker finds one, none of fewer tiles than registers hold.
+            let wanted = if parallel.threads() == 1 { 1 } else { (4 * parallel.threads()).div_ceil(columns) };
+            let most = tiles.len().div_ceil(rows_of::<S>());
+            let runs = tiles.len().div_ceil(self.most_tiles()).max(wanted).min(most);
+            parallel.for_each(columns * runs, |worker, tasks| {
+                // SAFETY: no two calls with the same worker overlap in time, and every worker has its own part.
+                let sums = unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
+                for task in tasks {
+                    let (column, run) = (task / runs, task % runs);
+                    let some = static_range(tiles.len(), runs, run);
+                    let (prepared, tensors) = (self, &tensors);
+                    let sums = &mut *sums;
+                    self.simd.vectorize(Column { prepared, tensors, places, tiles: tiles.clone(), some, column, sums });
+                }
+            });
+        }
+    }
+}
+
+/// The input positions of some tiles.
+struct Inputs<'a, S, const TILE: usize> {
+    prepared: &'a PreparedWinograd<S, TILE>,
+    tensors: &'a Tensors<'a>,
+    /// `[position][tile][input channel]`.
+    places: &'a Disjoint<'a, f32>,
+    /// The tile that comes first among the places.
+    first: usize,
+    some: Range<usize>,
+}
+
+impl<P: Simd, const TILE: usize> Work for Inputs<'_, P, TILE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for tile in self.some.clone() {
+            self.tile(simd, tile);
+        }
+    }
+}
+
+impl<P: Simd, const TILE: usize> Inputs<'_, P, TILE> {
+    /// Where each input of a tile lies: its channels, or zeros in the padding.
+    #[inline(always)]
+    fn pixels(&self, tile: usize) -> [[*const f32; MOST]; MOST] {
+        let PreparedWinograd { geometry, tiles: [down, across], .. } = self.prepared;
+        let (input, [above, left, ..]) = (geometry.input, geometry.conv.window.padding);
+        let (image, within) = (tile / (down * across), tile % (down * across));
+        let (top, start) = (within / across * TILE, within % across * TILE);
+        let mut pixels = [[geometry.zeros().as_ptr(); MOST]; MOST];
+        for (row, pixels) in pixels.iter_mut().enumerate().take(TILE + 2) {
+            // In the padding the difference wraps to a huge number, which the comparison rules out.
+            let y = (top + row).wrapping_sub(above);
+            for (column, pixel) in pixels.iter_mut().enumerate().take(TILE + 2) {
+                let x = (start + column).wrapping_sub(left);
+                if y < input.height && x < input.width {
+                    let at = ((image * input.height + y) * input.width + x) * input.channels;
+                    debug_assert!(at + input.channels <= self.tensors.input.len(), "input pixel in bounds");
+                    // SAFETY: image, row and column lie within the input, whose size was checked when the call began.
+                    *pixel = unsafe { self.tensors.input.as_ptr().add(at) };
+                }
+            }
+        }
+        pixels
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd>(&self, simd: S, tile: usize) {
+        let side = TILE + 2;
+        let (channels, depth) = (self.prepared.geometry.depth(), self.prepared.depth());
+        let stride = self.places.len() / positions(TILE);
+        let pixels = self.pixels(tile);
+        for channel in (0..channels).step_by(S::LANES) {
+            let count = (channels - channel).min(S::LANES);
+            let mut half = [[simd.splat(0.0); MOST]; MOST];
+            for (half, pixels) in half.iter_mut().zip(&pixels).take(side) {
+                let mut row = [simd.splat(0.0); MOST];
+                for (x, &pixel) in row.iter_mut().zip(pixels).take(side) {
+                    // SAFETY: every pixel points to `channels` elements; those of a last vector that is not full are
+                    // copied to an array that holds the widest.
+                    *x = unsafe {
+                        if count == S::LANES {
+                            simd.load(pixel.add(channel))
+                        } else {
+                            let mut aside = [0.0f32; 16];
+                            std::ptr::copy_nonoverlapping(pixel.add(channel), aside.as_mut_ptr(), count);
+                            simd.load(aside.as_ptr())
+                        }
+                    };
+                }
+                *half = transform::data::<S, TILE>(simd, row);
+            }
+            for x in 0..side {
+                let mut column = [simd.splat(0.0); MOST];
+                for (to, half) in column.iter_mut().zip(&half).take(side) {
+                    *to = half[x];
+                }
+                let column = transform::data::<S, TILE>(simd, column);
+                for (y, &value) in column.iter().enumerate().take(side) {
+                    let at = (y * side + x) * stride + (tile - self.first) * depth + channel;
+                    // SAFETY: a tile's part of a position is `depth` elements, whole vectors; tiles belong to one
+                    // worker each, so no two parts overlap.
+                    unsafe { simd.store(self.places.slice(at..at + S::LANES).as_mut_ptr(), value) };
+                }
+            }
+        }
+    }
+}
+
+/// A run of tiles of one block of output channels.
+struct Column<'a, S, const TILE: usize> {
+    prepared: &'a PreparedWinograd<S, TILE>,
+    tensors: &'a Tensors<'a>,
+    /// `[position][tile][input channel]`, of the tiles `tiles`.
+    places: &'a [f32],
+    tiles: Range<usize>,
+    /// Counted from the first of `tiles`.
+    some: Range<usize>,
+    column: usize,
+    /// `[position][tile of the run][channel of the block]`.
+    sums: &'a mut [f32],
+}
+
+impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { prepared, tensors, places, tiles, some, column, sums } = self;
+        let (depth, padded) = (prepared.geometry.depth(), prepared.depth());
+        let block = COLUMNS * S::LANES;
+        let stride = places.len() / positions(TILE);
+        let of_column = positions(TILE) * depth * block;
+        let weights = &prepared.weights.f32()[column * of_column..][..of_column];
+        let rows = rows_of::<S>();
+        for (position, weights) in weights.chunks_exact(depth * block).enumerate() {
+            for begin in some.clone().step_by(rows) {
+                let from = &places[position * stride + begin * padded..];
+                let to = &mut sums[(position * some.len() + begin - some.start) * block..];
+                with_rows!((some.end - begin).min(rows), product::<S, _>(simd, from, padded, depth, weights, to));
+            }
+        }
+        let bias = &prepared.bias.f32()[column * block..][..block];
+        for tile in some.clone() {
+            let of_tile = &sums[(tile - some.start) * block..];
+            outputs::<S, P, TILE>(
+                simd,
+                prepared,
+                tensors,
+                (tiles.start + tile, column),
+                bias,
+                of_tile,
+                some.len() * block,
+            );
+        }
+    }
+}
+
+/// One position of `ROWS` tiles: their inputs, `padded` elements from one tile to the next, times the position's
+/// weights, a block for each of `depth` channels.
+#[inline(always)]
+fn product<S: Simd, const ROWS: usize>(
+    simd: S,
+    inputs: &[f32],
+    padded: usize,
+    depth: usize,
+    weights: &[f32],
+    to: &mut [f32],
+) {
+    let block = COLUMNS * S::LANES;
+    assert!(inputs.len() >= (ROWS - 1) * padded + depth, "inputs of every tile");
+    assert!(weights.len() >= depth * block && to.len() >= ROWS * block, "weights and sums of the block");
+    let mut rows = [inputs.as_ptr(); ROWS];
+    for (row, at) in rows.iter_mut().enumerate() {
+        *at = inputs[row * padded..].as_ptr();
+    }
+    let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
+    let mut weight = weights.as_ptr();
+    for channel in 0..depth {
+        // SAFETY: checked above: `depth` elements a row, a block of weights a channel.
+        unsafe {
+            let mut columns = [simd.splat(0.0); COLUMNS];
+            for (v, column) in columns.iter_mut().enumerate() {
+                simd.prefetch(weight.wrapping_add(AHEAD + v * S::LANES));
+                *column = simd.load(weight.add(v * S::LANES));
+            }
+            for (row, sums) in rows.iter().zip(sums.iter_mut()) {
+                let x = simd.splat(*row.add(channel));
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = simd.mul_add(x, column, *sum);
+                }
+            }
+            weight = weight.add(block);
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        for (v, &sum) in sums.iter().enumerate() {
+            // SAFETY: checked above.
+            unsafe { simd.store(to.as_mut_ptr().add(row * block + v * S::LANES), sum) };
+        }
+    }
+}
+
+/// The outputs of one tile and one block of channels, from the sums of its positions, `stride` elements from one to
+/// the next.
+#[inline(always)]
+fn outputs<S: Simd, P: Simd, const TILE: usize>(
+    simd: S,
+    prepared: &PreparedWinograd<P, TILE>,
+    tensors: &Tensors<'_>,
+    (tile, column): (usize, usize),
+    bias: &[f32],
+    sums: &[f32],
+    stride: usize,
+) {
+    let PreparedWinograd { geometry, tiles: [down, across], .. } = prepared;
+    let side = TILE + 2;
+    let block = COLUMNS * S::LANES;
+    assert!(bias.len() >= block && sums.len() >= (positions(TILE) - 1) * stride + block, "sums of every position");
+    let mut results = [[[simd.splat(0.0); COLUMNS]; MOST]; MOST];
+    for vector in 0..COLUMNS {
+        let mut half = [[simd.splat(0.0); MOST]; MOST];
+        for x in 0..side {
+            let mut positions = [simd.splat(0.0); MOST];
+            for (y, position) in positions.iter_mut().enumerate().take(side) {
+                // SAFETY: checked above: a block at each position.
+                *position = unsafe { simd.load(sums.as_ptr().add((y * side + x) * stride + vector * S::LANES)) };
+            }
+            let column = transform::result::<S, TILE>(simd, positions);
+            for (half, &value) in half.iter_mut().zip(&column).take(TILE) {
+                half[x] = value;
+            }
+        }
+        // SAFETY: checked above.
+        let bias = unsafe { simd.load(bias.as_ptr().add(vector * S::LANES)) };
+        for (results, &half) in results.iter_mut().zip(&half).take(TILE) {
+            let row = transform::result::<S, TILE>(simd, half);
+            for (result, &value) in results.iter_mut().zip(&row).take(TILE) {
+                result[vector] = simd.add(value, bias);
+            }
+        }
+    }
+    let output = geometry.output;
+    let (image, within) = (tile / (down * across), tile % (down * across));
+    let (top, left) = (within / across * TILE, within % across * TILE);
+    let channels = geometry.channels::<S>(column);
+    for (y, results) in results.iter().enumerate().take(TILE.min(output.height - top)) {
+        for (x, &sums) in results.iter().enumerate().take(TILE.min(output.width - left)) {
+            let pixel = (image * output.height + top + y) * output.width + left + x;
+            geometry.store(simd, tensors, (pixel, channels.clone()), [sums]);
+        }
+    }
+}
+
+pub(crate) static KERNELS: &[&dyn Kernel] = &[
+    #[cfg(target_arch = "x86_64")]
+    &Winograd::<Avx512, 4>::new(),
+    #[cfg(target_arch = "x86_64")]
+    &Winograd::<Avx512, 2>::new(),
+    #[cfg(target_arch = "x86_64")]
+    &Winograd::<Avx2, 4>::new(),
+    #[cfg(target_arch = "x86_64")]
+    &Winograd::<Avx2, 2>::new(),
+    &Winograd::<Portable, 4>::new(),
+    &Winograd::<Portable, 2>::new(),
+];
