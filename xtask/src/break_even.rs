@@ -104,8 +104,8 @@ pub(crate) fn run(args: &BreakEvenArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Measures what is left of the break-evens that an experiment asks for, of networks that come with the program,
-/// on the backend that most of its compressed points run on.
+/// Measures what is left of the break-evens that an experiment asks for, of networks that come with the program, on
+/// one thread, on which backends differ least.
 pub(crate) fn of_experiment(experiment: &Experiment, spec: &BreakEvenSpec, out: &Path) -> Result<(), Failure> {
     let mut store = Measurements::open(out.join(MEASUREMENTS_FILE))?;
     let mut cache = TuneCache::open(out.join(TUNING_FILE))?;

@@ -99,7 +99,7 @@ struct ExperimentFile {
 struct BreakEvenFile {
     /// Layer 3: formats, as in `csr-f16`.
     #[schemars(with = "Vec<String>", length(min = 1))]
-    formats: Vec<Spanned<Format>>,
+    formats: Vec<Format>,
     /// Shares of zeros, 0 to 1.
     #[schemars(with = "Vec<f64>", length(min = 1), inner(range(min = 0, max = 1)))]
     sparsities: Vec<Spanned<f64>>,
@@ -462,7 +462,7 @@ impl Reader<'_> {
             value => Err(self.error(share.span(), format!("{value}: expected a share, 0 to 1"))),
         };
         Ok(BreakEvenSpec {
-            formats: keys.formats.into_iter().map(Spanned::into_inner).collect(),
+            formats: keys.formats,
             sparsities: keys.sparsities.into_iter().map(share).collect::<Result<_, _>>()?,
             budget_ms: keys.budget_ms,
         })

@@ -11,8 +11,8 @@
 use std::ops::Range;
 
 use dlis_backend::{
-    AlignedBytes, Disjoint, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
-    PrepareError, Prepared, Scratch, Support, static_range,
+    AlignedBytes, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError,
+    Prepared, Scratch, Support, static_range,
 };
 use dlis_formats::{Bsr, Format, Indices, Weight};
 use dlis_hw::Hardware;
@@ -170,16 +170,7 @@ impl<S: Simd, const V: usize> Prepared for PreparedBlocks<S, V> {
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let geometry = &self.geometry;
-        let input = io.input(0);
-        assert!(
-            input.spec().same_bytes(&geometry.input) && io.output_spec().same_bytes(&geometry.output),
-            "tensors of the operation"
-        );
-        let residual = io.residual();
-        assert_eq!(residual.is_some(), geometry.epilogue.residual);
-        let output = Disjoint::new(io.output().f32());
-        let tensors =
-            Tensors { input: input.f32(), residual: residual.map(|residual| residual.f32()), output: &output };
+        let tensors = geometry.tensors(io);
         let tiles = (geometry.output.batch * geometry.output.pixels()).div_ceil(rows_of(V));
         // A row of blocks stays in cache from tile to tile.
         let runs = (8 * parallel.threads()).div_ceil(self.blocks.rows).clamp(1, tiles);

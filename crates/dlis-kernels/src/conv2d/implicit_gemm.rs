@@ -14,14 +14,14 @@
 use std::ops::Range;
 
 use dlis_backend::{
-    AlignedBytes, Disjoint, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
-    PrepareError, Prepared, Scratch, Support, static_range,
+    AlignedBytes, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError,
+    Prepared, Scratch, Support, static_range,
 };
 use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_model::{Conv2d, Window};
 
-use super::tile::{Block, COLUMNS, Geometry, Tensors, rows_of, with_rows};
+use super::tile::{Block, COLUMNS, Geometry, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
@@ -144,16 +144,7 @@ impl<S: Simd> Prepared for PreparedGemm<S> {
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let geometry = &self.geometry;
-        let input = io.input(0);
-        assert!(
-            input.spec().same_bytes(&geometry.input) && io.output_spec().same_bytes(&geometry.output),
-            "tensors of the operation"
-        );
-        let residual = io.residual();
-        assert_eq!(residual.is_some(), geometry.epilogue.residual);
-        let output = Disjoint::new(io.output().f32());
-        let tensors =
-            Tensors { input: input.f32(), residual: residual.map(|residual| residual.f32()), output: &output };
+        let tensors = geometry.tensors(io);
         let columns = geometry.columns::<S>();
         let tiles = geometry.tiles::<S>();
         // A task is one column of blocks and a run of tiles: the column's weights stay in cache from tile to

@@ -1,7 +1,7 @@
 //! The register tile that every product of pixels and packed weights is made of: a few pixels by two vectors
 //! of output channels, for any part of the dimension that is summed over.
 
-use dlis_backend::{AlignedBytes, Disjoint, Epilogue, TensorSpec};
+use dlis_backend::{AlignedBytes, Disjoint, Epilogue, Io, TensorSpec};
 use dlis_model::{Activation, Conv2d};
 use std::ops::Range;
 
@@ -37,6 +37,18 @@ impl Geometry {
     pub(super) fn new(conv: Conv2d, input: TensorSpec, output: TensorSpec, epilogue: Epilogue) -> Self {
         let zeros = AlignedBytes::zeroed(conv.in_channels / conv.groups * size_of::<f32>());
         Self { conv, input, output, epilogue, zeros }
+    }
+
+    /// The memory of a call, which must be of these tensors.
+    pub(super) fn tensors<'a>(&self, io: &'a mut Io<'_>) -> Tensors<'a> {
+        let (input, residual) = (io.input(0), io.residual());
+        assert!(
+            input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
+            "tensors of the operation"
+        );
+        assert_eq!(residual.is_some(), self.epilogue.residual, "a residual where the operation has one");
+        let output = Disjoint::new(io.output().f32());
+        Tensors { input: input.f32(), residual: residual.map(|residual| residual.f32()), output }
     }
 
     /// As many zeros as a group has channels.
@@ -200,7 +212,7 @@ impl Geometry {
 pub(super) struct Tensors<'a> {
     pub(super) input: &'a [f32],
     pub(super) residual: Option<&'a [f32]>,
-    pub(super) output: &'a Disjoint<'a, f32>,
+    pub(super) output: Disjoint<'a, f32>,
 }
 
 /// One block of output channels of a call.

@@ -23,7 +23,7 @@ use dlis_hw::Hardware;
 
 pub(super) use self::packed::Packed;
 use super::implicit_gemm::as_conv;
-use super::tile::{Block, COLUMNS, Geometry, Sums, Tensors, rows_of, with_rows};
+use super::tile::{Block, COLUMNS, Geometry, Sums, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
@@ -129,16 +129,7 @@ impl<S: Simd> Prepared for PreparedDecoded<S> {
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let geometry = &self.geometry;
-        let input = io.input(0);
-        assert!(
-            input.spec().same_bytes(&geometry.input) && io.output_spec().same_bytes(&geometry.output),
-            "tensors of the operation"
-        );
-        let residual = io.residual();
-        assert_eq!(residual.is_some(), geometry.epilogue.residual);
-        let output = Disjoint::new(io.output().f32());
-        let tensors =
-            Tensors { input: input.f32(), residual: residual.map(|residual| residual.f32()), output: &output };
+        let tensors = geometry.tensors(io);
         let (_, worker_len, workers) = scratch.f32();
         assert!(worker_len >= self.chunk_len() + self.sums_len(), "scratch of the operation");
         let workers = Disjoint::new(workers);

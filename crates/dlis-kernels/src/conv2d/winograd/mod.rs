@@ -187,16 +187,7 @@ impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let geometry = &self.geometry;
-        let input = io.input(0);
-        assert!(
-            input.spec().same_bytes(&geometry.input) && io.output_spec().same_bytes(&geometry.output),
-            "tensors of the operation"
-        );
-        let residual = io.residual();
-        assert_eq!(residual.is_some(), geometry.epilogue.residual);
-        let output = Disjoint::new(io.output().f32());
-        let tensors =
-            Tensors { input: input.f32(), residual: residual.map(|residual| residual.f32()), output: &output };
+        let tensors = geometry.tensors(io);
         let (shared, worker_len, workers) = scratch.f32();
         let together = self.together();
         let shared = &mut shared[..together * Self::POSITIONS * self.depth()];
