@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use dlis_experiment::break_even::{
     MEASUREMENTS_FILE, Measurements, NamedShape, Outcome, Progress, SPARSITIES, Settings, measure, page_sections,
-    shapes,
+    shapes, shapes_of,
 };
 use dlis_experiment::catalogue::NO_RECIPE;
 use dlis_experiment::quantity::parse_share;
@@ -119,10 +119,10 @@ pub(crate) fn of_experiment(experiment: &Experiment, spec: &BreakEvenSpec, out: 
         hw: Hardware::detect().fingerprint(),
     };
     let networks: BTreeSet<&String> = experiment.grids.iter().flat_map(|grid| &grid.networks).collect();
-    // The report shows networks that it can name; of an artefact's path it knows no layers.
-    for network in networks.into_iter().filter(|network| !Path::new(network).is_file()) {
-        let loaded = catalogue().network(network, NO_RECIPE, "dense-f32")?;
-        one(network, &shapes(loaded.network.graph(), &[]), &settings, &mut cache, &mut store)?;
+    for network in networks {
+        if let Some(shapes) = shapes_of(network) {
+            one(network, &shapes, &settings, &mut cache, &mut store)?;
+        }
     }
     Ok(())
 }

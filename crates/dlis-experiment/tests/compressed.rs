@@ -6,11 +6,10 @@
 use std::alloc::System;
 use std::path::Path;
 
-use dlis_backend::{Backend, Operation, Schedule};
+use dlis_backend::{Backend, Schedule};
 use dlis_eval::dataset::{Normalization, cifar10};
 use dlis_experiment::Catalogue;
 use dlis_experiment::catalogue::{NO_RECIPE, STORED, backend};
-use dlis_formats::DType;
 use dlis_model::{Artefact, Network};
 use dlis_runtime::{Plan, Planner, Policy, Session};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -60,13 +59,6 @@ fn resident_weights(system: &dyn Backend, plan: &Plan, what: &str) -> usize {
     residency.weight_bytes
 }
 
-/// Whether every bit of the result is prescribed.
-fn is_exact(plan: &Plan) -> bool {
-    plan.program().steps.iter().all(|step| {
-        step.op.dtype() == Some(DType::U8) || matches!(step.op.operation, Operation::Quantize | Operation::Reorder)
-    })
-}
-
 #[test]
 fn compressed_networks_compute_what_they_say_in_the_bytes_they_promise() {
     let catalogue = Catalogue::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets"));
@@ -114,7 +106,7 @@ fn compressed_networks_compute_what_they_say_in_the_bytes_they_promise() {
                 .collect();
             let bits = |logits: &[f32]| logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>();
             assert!(found.iter().all(|logits| bits(logits) == bits(&found[0])), "{what}: backends or threads differ");
-            if is_exact(&stored) {
+            if integers::is_exact(&stored) {
                 let first = &images[..dataset.image_len()];
                 let expected = integers::evaluate(&stored, first);
                 assert_eq!(

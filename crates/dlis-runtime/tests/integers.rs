@@ -2,24 +2,12 @@
 
 mod support;
 
-use dlis_backend::Operation;
-use dlis_formats::DType;
-use dlis_model::{Activation, Network, zoo};
+use dlis_model::{Network, zoo};
 use dlis_runtime::{Plan, Session};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use support::compressed;
 use support::random_graph::any_graph;
 use support::{integers, omp, plan, rayon, values};
-
-/// Whether no step computes in f32: then every bit of the result is prescribed.
-fn is_exact(plan: &Plan) -> bool {
-    plan.program().steps.iter().all(|step| {
-        // An exponential is not prescribed to the bit.
-        step.op.epilogue.activation != Some(Activation::Sigmoid)
-            && (step.op.dtype() == Some(DType::U8)
-                || matches!(step.op.operation, Operation::Quantize | Operation::Reorder))
-    })
-}
 
 fn check(network: &Network, plan: &Plan, batch: usize, seed: u64) -> Result<(), String> {
     let input = values(batch * network.graph().input_shape().elements(), seed);
@@ -53,7 +41,7 @@ fn random_graphs_compute_every_bit() {
         let policy = if seed % 2 == 0 { "heuristic" } else { "measured" };
         let plan = plan(&network, &backend, policy, batch);
         plan.program().validate().unwrap();
-        if !is_exact(&plan) {
+        if !integers::is_exact(&plan) {
             return Ok(());
         }
         exact.set(exact.get() + 1);
@@ -69,7 +57,7 @@ fn the_zoo_computes_every_bit() {
     for name in ["mobilenet-cifar10", "resnet18-cifar10", "vgg16-cifar10"] {
         let network = compressed::integers(Network::random(zoo::graph(name).unwrap(), 3));
         let plan = plan(&network, &backend, "heuristic", 1);
-        assert!(is_exact(&plan), "{name}: {}", plan.explain(&backend));
+        assert!(integers::is_exact(&plan), "{name}: {}", plan.explain(&backend));
         check(&network, &plan, 1, 5).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }

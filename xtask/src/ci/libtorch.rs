@@ -41,7 +41,7 @@ impl Libtorch {
             return Ok(Self { home: home.into(), own: false });
         }
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let folder = target.join("libtorch");
+        let folder = target.join("libtorch-cpu");
         if !folder.join("torch").is_dir() {
             fetch(&folder)?;
         }

@@ -17,7 +17,7 @@ mod verdict;
 pub use masks::sparsities_of;
 pub use measure::{BreakEvenError, Outcome, Progress, Settings, Unsupported, measure};
 pub use section::{page_sections, stored_sections, summary};
-pub use shape::{LayerShape, NamedShape, shapes};
+pub use shape::{LayerShape, NamedShape, shapes, shapes_of};
 pub use store::{Measurement, Measurements};
 pub use verdict::{Verdict, verdict};
 

@@ -1,6 +1,6 @@
 //! Break-evens as a table, figures and a page.
 
-use super::{Measurement, NamedShape, Unsupported, Verdict, shapes, verdict};
+use super::{Measurement, NamedShape, Unsupported, Verdict, shapes_of, verdict};
 use crate::chart::{Content, Figure, Kind, Panel, Series};
 use crate::page::{Drawing, Section, TextTable};
 use crate::quantity;
@@ -201,8 +201,7 @@ pub fn page_sections(
 pub fn stored_sections(networks: &[&str], measurements: &[Measurement]) -> Result<Vec<Section>, String> {
     let mut sections = Vec::new();
     for network in networks {
-        let Ok(graph) = dlis_model::zoo::graph(network) else { continue };
-        let shapes = shapes(&graph, &[]);
+        let Some(shapes) = shapes_of(network) else { continue };
         let own = |m: &&Measurement| shapes.iter().any(|named| named.shape == m.shape);
         if let Some(sample) = measurements.iter().find(own) {
             sections.extend(page_sections(network, &shapes, measurements, &[], sample)?);

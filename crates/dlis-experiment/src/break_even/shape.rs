@@ -120,6 +120,17 @@ pub fn shapes(graph: &Graph, only: &[String]) -> Vec<NamedShape> {
     shapes
 }
 
+/// The [`shapes`] of a network of the zoo, by its name; `None` if there is none of this name.
+///
+/// ```
+/// use dlis_experiment::break_even::shapes_of;
+/// assert_eq!(shapes_of("vgg16-cifar10").unwrap()[0].layers, ["features.0"]);
+/// assert!(shapes_of("results/my.safetensors").is_none());
+/// ```
+pub fn shapes_of(network: &str) -> Option<Vec<NamedShape>> {
+    dlis_model::zoo::graph(network).ok().map(|graph| shapes(&graph, &[]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use dlis_backend::{OpQuantization, OpWeights, Operation, SlotId, TensorSpec};
-use dlis_formats::{Quantization, Weight};
+use dlis_formats::{DType, Quantization, Weight};
 use dlis_model::{Activation, Conv2d, Pool, Window};
 use dlis_runtime::Plan;
 
@@ -18,6 +18,16 @@ use dlis_runtime::Plan;
 enum Tensor {
     F32(Vec<f32>),
     U8(Vec<u8>),
+}
+
+/// Whether no step computes in f32: then every bit of the result is prescribed.
+pub(crate) fn is_exact(plan: &Plan) -> bool {
+    plan.program().steps.iter().all(|step| {
+        // An exponential is not prescribed to the bit.
+        step.op.epilogue.activation != Some(Activation::Sigmoid)
+            && (step.op.dtype() == Some(DType::U8)
+                || matches!(step.op.operation, Operation::Quantize | Operation::Reorder))
+    })
 }
 
 /// The result of a plan whose steps are u8 but for conversions.

@@ -79,8 +79,8 @@ macro_rules! half {
 
             #[inline(always)]
             unsafe fn lone_weights(self, from: *const i8) -> __m256i {
-                // SAFETY: `self` proves the features; eight bytes are readable by the caller's promise.
-                unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())) }
+                // SAFETY: passed on. Widening puts the zeros there.
+                unsafe { self.bytes(from.cast()) }
             }
 
             #[inline(always)]
@@ -291,8 +291,8 @@ impl Dot for Avx512Vnni {
 
     #[inline(always)]
     unsafe fn lone_weights(self, from: *const i8) -> __m512i {
-        // SAFETY: `self` proves the features; sixteen bytes are readable by the caller's promise.
-        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
+        // SAFETY: passed on. Widening puts the zeros there.
+        unsafe { self.bytes(from.cast()) }
     }
 
     #[inline(always)]
