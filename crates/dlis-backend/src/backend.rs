@@ -39,6 +39,14 @@ pub enum CompileError {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// The device, or its driver, refuses.
+    #[error("{device}: {reason}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What it said.
+        reason: String,
+    },
     /// A step could not be prepared.
     #[error("step `{layer}`: {source}")]
     Prepare {
@@ -62,6 +70,14 @@ pub enum ExecuteError {
         expected: usize,
         /// Elements given.
         found: usize,
+    },
+    /// The device, or its driver, failed.
+    #[error("{device}: {reason}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What it said.
+        reason: String,
     },
 }
 

@@ -117,6 +117,14 @@ pub enum PrepareError {
         /// Values found.
         found: usize,
     },
+    /// The device, or its driver, refuses.
+    #[error("{kernel}: {reason}")]
+    Device {
+        /// The kernel.
+        kernel: Box<KernelId>,
+        /// What it said.
+        reason: String,
+    },
     /// A u8 tensor has no quantisation, an f32 tensor has one, or two that must be equal differ.
     #[error("{kernel}: quantisation of the {tensor}: expected {expected}, found {found}")]
     Quantization {
@@ -209,48 +217,47 @@ fn check_quantization(kernel: &dyn Kernel, op: &OpSpec, quantization: OpQuantiza
     }
 }
 
-/// Checks that an operation is supported, that its weights are of the declared format and extents, and that its
-/// u8 tensors have a quantisation.
-pub(crate) fn check(
-    kernel: &dyn Kernel,
-    op: &OpSpec,
-    weights: OpWeights<'_>,
-    hw: &Hardware,
-) -> Result<(), PrepareError> {
-    if let Support::No(reason) = kernel.support(op, hw) {
-        return Err(PrepareError::Unsupported {
-            kernel: Box::new(kernel.id()),
-            op: op.to_string(),
-            reason: reason.into_owned(),
-        });
-    }
-    let (dims, bias): (Option<Vec<usize>>, bool) = match op.operation {
-        Operation::Conv2d(conv) => (Some(conv.weight_dims().to_vec()), conv.bias),
-        Operation::Linear(linear) => (Some(vec![linear.out_features, linear.in_features]), linear.bias),
-        Operation::Affine => (Some(vec![op.output.channels]), true),
-        _ => (None, false),
-    };
-    let describe = |format: Option<Format>, dims: &[usize]| match format {
-        Some(format) => format!("{format} {dims:?}"),
-        None => "none".to_owned(),
-    };
-    let found = weights.weight.map(|weight| (weight.format(), weight.dims().to_vec()));
-    if found.as_ref().map(|(format, dims)| (*format, dims)) != op.weight.zip(dims.as_ref()) {
-        return Err(PrepareError::Weight {
-            kernel: Box::new(kernel.id()),
-            expected: describe(op.weight, dims.as_deref().unwrap_or_default()),
-            found: describe(found.as_ref().map(|found| found.0), found.as_ref().map_or(&[], |found| &found.1)),
-        });
-    }
-    let expected = if bias { op.output.channels } else { 0 };
-    let found = weights.bias.map_or(0, <[f32]>::len);
-    if found != expected {
-        return Err(PrepareError::Bias { kernel: Box::new(kernel.id()), expected, found });
-    }
-    check_quantization(kernel, op, weights.quantization)
-}
-
 impl dyn Kernel + '_ {
+    /// Checks that an operation is supported, that its weights are of the declared format and extents, and that its
+    /// u8 tensors have a quantisation.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepareError`] saying what is not so.
+    pub fn check(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<(), PrepareError> {
+        if let Support::No(reason) = self.support(op, hw) {
+            return Err(PrepareError::Unsupported {
+                kernel: Box::new(self.id()),
+                op: op.to_string(),
+                reason: reason.into_owned(),
+            });
+        }
+        let (dims, bias): (Option<Vec<usize>>, bool) = match op.operation {
+            Operation::Conv2d(conv) => (Some(conv.weight_dims().to_vec()), conv.bias),
+            Operation::Linear(linear) => (Some(vec![linear.out_features, linear.in_features]), linear.bias),
+            Operation::Affine => (Some(vec![op.output.channels]), true),
+            _ => (None, false),
+        };
+        let describe = |format: Option<Format>, dims: &[usize]| match format {
+            Some(format) => format!("{format} {dims:?}"),
+            None => "none".to_owned(),
+        };
+        let found = weights.weight.map(|weight| (weight.format(), weight.dims().to_vec()));
+        if found.as_ref().map(|(format, dims)| (*format, dims)) != op.weight.zip(dims.as_ref()) {
+            return Err(PrepareError::Weight {
+                kernel: Box::new(self.id()),
+                expected: describe(op.weight, dims.as_deref().unwrap_or_default()),
+                found: describe(found.as_ref().map(|found| found.0), found.as_ref().map_or(&[], |found| &found.1)),
+            });
+        }
+        let expected = if bias { op.output.channels } else { 0 };
+        let found = weights.bias.map_or(0, <[f32]>::len);
+        if found != expected {
+            return Err(PrepareError::Bias { kernel: Box::new(self.id()), expected, found });
+        }
+        check_quantization(self, op, weights.quantization)
+    }
+
     /// [`prepare`](Kernel::prepare) after checking support, format, extents, bias and quantisation, so that
     /// implementations need not.
     ///
@@ -263,7 +270,7 @@ impl dyn Kernel + '_ {
         weights: OpWeights<'_>,
         hw: &Hardware,
     ) -> Result<Box<dyn Prepared>, PrepareError> {
-        check(self, op, weights, hw)?;
+        self.check(op, weights, hw)?;
         self.prepare(op, weights, hw)
     }
 }

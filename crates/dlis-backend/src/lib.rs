@@ -11,6 +11,7 @@ mod arena;
 mod backend;
 mod chunks;
 mod executor;
+mod extents;
 mod host;
 mod kernel;
 mod kernel_id;

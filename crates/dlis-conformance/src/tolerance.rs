@@ -8,7 +8,8 @@ use crate::tensor::{Tensor, indices};
 /// How far from the reference a kernel's results may be.
 ///
 /// An element may differ by `factor * f32::EPSILON *` [`bound`](Element::bound), where the bound covers
-/// any order of the definition's own additions and multiplications. Results that are infinite or NaN must
+/// any order of the definition's own additions and multiplications, and by `coarse *`
+/// [`magnitude`](Element::magnitude), which covers operands and results of fewer bits. Results that are infinite or NaN must
 /// be infinite with the same sign, or NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
@@ -19,21 +20,44 @@ pub struct Tolerance {
     /// then counts for the whole plane, and where an operand of the plane is infinite or NaN only
     /// outputs that should be NaN are compared.
     pub transformed: bool,
+    /// What rounding the operands and the result to fewer bits than f32 has may change, relative to the absolute
+    /// terms.
+    pub coarse: f64,
+    /// The smallest difference of numbers near zero: less is nothing.
+    pub smallest: f64,
 }
 
 impl Tolerance {
     /// For algorithms that multiply and add what the definition says, in any order.
-    pub const DIRECT: Self = Self { factor: 1.0, transformed: false };
+    pub const DIRECT: Self = Self { factor: 1.0, transformed: false, coarse: 0.0, smallest: 0.0 };
 
     /// For Winograd's algorithms: those up to F(4x4, 3x3) have transform matrices whose rows sum up to
     /// 19 absolutely, and lose about an order of magnitude of accuracy (Lavin and Gray 2016, "Fast
     /// Algorithms for Convolutional Neural Networks", table 5).
-    pub const WINOGRAD: Self = Self { factor: 16.0, transformed: true };
+    pub const WINOGRAD: Self = Self { factor: 16.0, transformed: true, ..Self::DIRECT };
 
-    /// The tolerance that a kernel's algorithm declares: [`WINOGRAD`](Self::WINOGRAD) if its name starts
-    /// so, else [`DIRECT`](Self::DIRECT).
+    /// For activations and weights in f16, sums in f32: both operands of a product, a residual and the result are
+    /// rounded to 11 bits, and results below the smallest subnormal of f16 are zero.
+    pub const HALF: Self = Self { coarse: 4.0 / 2048.0, smallest: 1.0 / (1 << 24) as f64, ..Self::DIRECT };
+
+    /// For products of operands rounded to the 11 bits of NVIDIA's tf32.
+    pub const TF32: Self = Self { coarse: 2.0 / 2048.0, ..Self::DIRECT };
+
+    /// The tolerance that a kernel's name declares: that of its type, [`HALF`](Self::HALF), [`TF32`](Self::TF32) or
+    /// [`DIRECT`](Self::DIRECT); of [`WINOGRAD`](Self::WINOGRAD)'s kind if its algorithm's name starts so.
     pub fn of(kernel: &KernelId) -> Self {
-        if kernel.algorithm().starts_with("winograd") { Self::WINOGRAD } else { Self::DIRECT }
+        let of_type = match kernel.dtype() {
+            "f16" => Self::HALF,
+            "tf32" => Self::TF32,
+            _ => Self::DIRECT,
+        };
+        match kernel.algorithm().starts_with("winograd") {
+            // What the transforms amplify are roundings of whatever size.
+            true => {
+                Self { coarse: Self::WINOGRAD.factor * of_type.coarse, smallest: of_type.smallest, ..Self::WINOGRAD }
+            }
+            false => of_type,
+        }
     }
 
     /// Compares a result with the reference; the first difference is described.
@@ -51,7 +75,12 @@ impl Tolerance {
         for (expected, found) in planes {
             let widest = self.transformed.then(|| Plane::of(expected));
             for ((element, &found), index) in expected.iter().zip(found).zip(&mut indices) {
-                let allowed = self.factor * f64::from(f32::EPSILON) * widest.map_or(element.bound, |plane| plane.bound);
+                let (bound, magnitude) =
+                    widest.map_or((element.bound, element.magnitude), |plane| (plane.bound, plane.magnitude));
+                let mut allowed = self.factor * f64::from(f32::EPSILON) * bound;
+                if self.coarse > 0.0 {
+                    allowed += self.coarse * magnitude + self.smallest;
+                }
                 if widest.is_some_and(|plane| plane.special) {
                     if element.value.is_nan() && !found.is_nan() {
                         return Err(difference(index, *element, found, allowed));
@@ -69,13 +98,15 @@ impl Tolerance {
 #[derive(Clone, Copy)]
 struct Plane {
     bound: f64,
+    magnitude: f64,
     special: bool,
 }
 
 impl Plane {
     fn of(elements: &[Element]) -> Self {
-        let bound = elements.iter().map(|element| element.bound).fold(0.0, f64::max);
-        Self { bound, special: elements.iter().any(|element| element.special) }
+        let most = |of: fn(&Element) -> f64| elements.iter().map(of).fold(0.0, f64::max);
+        let (bound, magnitude) = (most(|element| element.bound), most(|element| element.magnitude));
+        Self { bound, magnitude, special: elements.iter().any(|element| element.special) }
     }
 }
 
@@ -102,8 +133,13 @@ mod tests {
     use super::*;
 
     fn expected(elements: &[(f64, f64)]) -> Expected {
-        let element =
-            |&(value, bound): &(f64, f64)| Element { value, bound, special: !value.is_finite(), or_nan: false };
+        let element = |&(value, bound): &(f64, f64)| Element {
+            value,
+            bound,
+            magnitude: 1.0,
+            special: !value.is_finite(),
+            or_nan: false,
+        };
         Expected { dims: [1, 1, 1, elements.len()], elements: elements.iter().map(element).collect() }
     }
 
@@ -120,6 +156,19 @@ mod tests {
         let error = Tolerance::DIRECT.compare(&expected, &found(&[1.0 + 3.0 * EPSILON])).unwrap_err();
         assert!(error.starts_with("at n=0 c=0 y=0 x=0: expected 1e0 within"), "{error}");
         assert_eq!(Tolerance::WINOGRAD.compare(&expected, &found(&[1.0 + 30.0 * EPSILON])), Ok(()));
+    }
+
+    #[test]
+    fn fewer_bits_are_a_share_of_the_terms() {
+        let expected = expected(&[(0.25, 0.0)]);
+        let half = Tolerance::HALF;
+        assert_eq!(half.compare(&expected, &found(&[0.25 + 4.0 / 2048.0])), Ok(()));
+        assert!(half.compare(&expected, &found(&[0.25 + 4.1 / 2048.0])).is_err());
+        let named = |name: &str| Tolerance::of(&name.parse().unwrap());
+        assert_eq!(named("conv2d/f16/dense/direct/opencl"), half);
+        assert_eq!(named("conv2d/tf32/dense/direct/opencl"), Tolerance::TF32);
+        assert_eq!(named("conv2d/f32/dense/winograd-2x2/opencl"), Tolerance::WINOGRAD);
+        assert!(named("conv2d/f16/dense/winograd-2x2/opencl").coarse > half.coarse);
     }
 
     #[test]

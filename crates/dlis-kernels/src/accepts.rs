@@ -1,9 +1,7 @@
 //! What a kernel takes of an operation besides its kind, as data.
 
-use dlis_backend::{AlignedBytes, Kernel, Layout, OpSpec, OpWeights, Operation, PrepareError, Support, TensorSpec};
+use dlis_backend::{AlignedBytes, Kernel, Layout, OpSpec, OpWeights, PrepareError, Support};
 use dlis_formats::{Format, Weight};
-
-use dlis_model::Window;
 
 use crate::support;
 
@@ -43,67 +41,15 @@ impl Accepts {
             .and(|| support::f32_tensors(op))
             .and(|| match self.layouts {
                 [layout] => support::layout(op, *layout),
-                _ => Support::when(common_layout(op).is_some(), "its tensors must be of one layout"),
+                _ => Support::when(op.common_layout().is_some(), "its tensors must be of one layout"),
             })
-            .and(|| Support::when(extents_agree(op), "the extents of its tensors do not fit together"))
+            .and(|| Support::when(op.extents_agree(), "the extents of its tensors do not fit together"))
     }
 }
 
 /// The answer to an operation of another kind.
 pub(crate) fn another_operation() -> Support {
     Support::No("it executes another operation".into())
-}
-
-/// The layout of an operation's tensors, but for those that are the same in every layout; `None` if they
-/// differ. Where all are the same in every layout, channels are neighbours.
-pub(crate) fn common_layout(op: &OpSpec) -> Option<Layout> {
-    let mut layouts = op.inputs.iter().chain([&op.output]).filter(|t| !t.is_layout_free()).map(|t| t.layout);
-    let first = layouts.next().unwrap_or(Layout::Nhwc);
-    layouts.all(|layout| layout == first).then_some(first)
-}
-
-/// Whether inputs and output have the extents that the operation gives them.
-pub(crate) fn extents_agree(op: &OpSpec) -> bool {
-    let dims = |spec: &TensorSpec| [spec.batch, spec.channels, spec.height, spec.width];
-    let out = op.output;
-    let output = dims(&out);
-    let Some(&first) = op.inputs.first() else { return false };
-    let [batch, channels, height, width] = dims(&first);
-    let windowed = |window: Window, channels| {
-        window.output([height, width]).is_some_and(|[height, width]| output == [batch, channels, height, width])
-    };
-    let one = op.inputs.len() == 1;
-    let filled = op.inputs.iter().chain([&out]).all(|spec| spec.checked_bytes().is_some_and(|bytes| bytes > 0));
-    filled
-        && match op.operation {
-            Operation::Conv2d(conv) => {
-                let divides = |channels: usize| conv.groups > 0 && channels.is_multiple_of(conv.groups);
-                one && channels == conv.in_channels
-                    && divides(conv.in_channels)
-                    && divides(conv.out_channels)
-                    && windowed(conv.window, conv.out_channels)
-            }
-            Operation::Linear(linear) => {
-                one && dims(&first) == [batch, linear.in_features, 1, 1] && output == [batch, linear.out_features, 1, 1]
-            }
-            Operation::MaxPool(pool) | Operation::AvgPool(pool) => one && windowed(pool.window, channels),
-            Operation::GlobalAvgPool => one && output == [batch, channels, 1, 1],
-            Operation::Affine
-            | Operation::Activation(_)
-            | Operation::Softmax
-            | Operation::Reorder
-            | Operation::Quantize
-            | Operation::Dequantize => one && output == dims(&first),
-            Operation::Add => op.inputs.len() == 2 && op.inputs.iter().all(|input| dims(input) == output),
-            Operation::Concat => {
-                op.inputs.iter().map(|input| input.channels).sum::<usize>() == out.channels
-                    && op.inputs.iter().all(|input| dims(input) == [batch, input.channels, height, width])
-                    && [out.batch, out.height, out.width] == [batch, height, width]
-            }
-            Operation::Scale => {
-                op.inputs.len() == 2 && output == dims(&first) && dims(&op.inputs[1]) == [batch, channels, 1, 1]
-            }
-        }
 }
 
 /// What `prepare` answers where `support` would have said no.

@@ -28,7 +28,7 @@ impl Kernel for Concat {
     }
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        match (accepts::common_layout(op), self.support(op, hw)) {
+        match (op.common_layout(), self.support(op, hw)) {
             (Some(layout), Support::Yes) => {
                 let channels = op.inputs.iter().map(|input| input.channels).collect();
                 Ok(Box::new(PreparedConcat { layout, channels, pixels: op.output.pixels() }))

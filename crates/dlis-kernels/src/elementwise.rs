@@ -122,7 +122,7 @@ struct Runs {
 
 impl Runs {
     fn of(op: &OpSpec) -> Option<Self> {
-        let layout = accepts::common_layout(op)?;
+        let layout = op.common_layout()?;
         Some(Self { layout, channels: op.output.channels, pixels: op.output.pixels() })
     }
 

@@ -37,7 +37,7 @@ fn prepare_window(
     reduction: Reduction,
 ) -> Result<Box<dyn Prepared>, PrepareError> {
     let support = kernel.support(op, hw);
-    match (op.operation, accepts::common_layout(op)) {
+    match (op.operation, op.common_layout()) {
         (Operation::MaxPool(pool) | Operation::AvgPool(pool), Some(layout)) if support.is_yes() => {
             let axes = Axis::both(&pool.window, &op.inputs[0], &op.output);
             let inner = if layout == Layout::Nhwc { op.output.channels } else { 1 };
@@ -186,7 +186,7 @@ impl Kernel for GlobalAvgPool {
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         let support = self.support(op, hw);
-        match accepts::common_layout(op) {
+        match op.common_layout() {
             Some(layout) if support.is_yes() => {
                 let (pixels, channels) = (op.inputs[0].pixels(), op.output.channels);
                 Ok(Box::new(PreparedGlobal { pixels, channels, layout }))

@@ -78,7 +78,7 @@ impl Transposition {
     pub(crate) fn of(op: &OpSpec, tile: usize) -> Self {
         let (channels, pixels) = (op.output.channels, op.output.pixels());
         let shape = match op.output.layout {
-            _ if accepts::common_layout(op).is_some() => None,
+            _ if op.common_layout().is_some() => None,
             Layout::Nhwc => Some([pixels, channels]),
             Layout::Nchw => Some([channels, pixels]),
         };

@@ -28,7 +28,7 @@ impl Kernel for Softmax {
     }
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        match (accepts::common_layout(op), self.support(op, hw)) {
+        match (op.common_layout(), self.support(op, hw)) {
             (Some(layout), Support::Yes) => {
                 Ok(Box::new(PreparedSoftmax { layout, channels: op.output.channels, pixels: op.output.pixels() }))
             }

@@ -50,5 +50,8 @@ pub(super) fn softmax(input: &Tensor, [n, c, y, x]: [usize; 4]) -> Element {
     };
     let own = if value == 0.0 { 0.0 } else { most - at(c) };
     let relative = own + (0..channels).map(spread).sum::<f64>() + 2.0 * EXP + (channels + 1) as f64;
-    Element { value, bound: relative * (value + UNDERFLOW), special: !value.is_finite(), or_nan: false }
+    let bound = relative * (value + UNDERFLOW);
+    // An error of a logit, relative to its size, is one of the result as often its own size.
+    let largest = (0..channels).map(|channel| at(channel).abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
+    Element { value, bound, magnitude: 2.0 * largest * value, special: !value.is_finite(), or_nan: false }
 }

@@ -32,6 +32,8 @@ pub struct Element {
     pub value: f64,
     /// The rounding error that f32 arithmetic may make, in units of [`f32::EPSILON`].
     pub bound: f64,
+    /// What coarser arithmetic loses a share of: the sum of the absolute terms, and of the result.
+    pub magnitude: f64,
     /// Whether the result before the activation is infinite or NaN.
     pub special: bool,
     /// Whether NaN is right besides: a weight of zero meets an infinity or NaN, and the format lets kernels
@@ -93,7 +95,8 @@ impl Sum {
             0 => 0.0,
             roundings => (roundings + 1) as f64 * (self.magnitude + UNDERFLOW),
         };
-        Element { value: self.value, bound, special: !self.value.is_finite(), or_nan: self.left_out }
+        let special = !self.value.is_finite();
+        Element { value: self.value, bound, magnitude: self.magnitude, special, or_nan: self.left_out }
     }
 }
 
@@ -150,7 +153,8 @@ fn residual_and(case: &Case, index: [usize; 4], element: Element) -> Element {
     let residual = residual.at(index);
     let value = element.value + residual;
     let bound = element.bound + 2.0 * (element.value.abs() + residual.abs() + UNDERFLOW);
-    epilogue(case, Element { value, bound, special: !value.is_finite(), or_nan: element.or_nan })
+    let magnitude = element.magnitude + residual.abs();
+    epilogue(case, Element { value, bound, magnitude, special: !value.is_finite(), or_nan: element.or_nan })
 }
 
 fn epilogue(case: &Case, element: Element) -> Element {
@@ -169,16 +173,20 @@ fn activate(function: Activation, before: Element) -> Element {
     let x = before.value;
     // An infinity has no rounding error, and what becomes of it is finite and exact.
     let incoming = if before.special { 0.0 } else { before.bound };
+    // A sigmoid is the flatter the farther out, so that a quarter is no less than what comes through, and its own
+    // result is rounded besides.
+    let mut magnitude = if before.special { 0.0 } else { before.magnitude };
     let (value, bound) = match function {
         Activation::Relu => (if x < 0.0 { 0.0 } else { x }, incoming),
         // Keeps a NaN, as `max` and `min` would not.
         Activation::Relu6 => (x.clamp(0.0, 6.0), incoming),
         Activation::Sigmoid => {
             let value = 1.0 / (1.0 + (-x).exp());
+            magnitude = magnitude / 4.0 + value;
             (value, incoming / 4.0 + EXP * (value + UNDERFLOW))
         }
     };
-    Element { value, bound, special: before.special, or_nan: before.or_nan }
+    Element { value, bound, magnitude, special: before.special, or_nan: before.or_nan }
 }
 
 impl Expected {

@@ -129,8 +129,8 @@ fn nan_and_infinities_go_where_the_definition_takes_them() {
     assert_eq!(relu6[1..], [6.0, 0.0]);
     let relu6 =
         reference(&case(Operation::Activation(Activation::Relu6), &[tensor([1, 1, 1, 2], &[inf, 1.0])], None, None));
-    assert_eq!(relu6.elements[0], Element { value: 6.0, bound: 0.0, special: true, or_nan: false });
-    assert_eq!(relu6.elements[1], Element { value: 1.0, bound: 0.0, special: false, or_nan: false });
+    assert_eq!(relu6.elements[0], Element { value: 6.0, bound: 0.0, magnitude: 0.0, special: true, or_nan: false });
+    assert_eq!(relu6.elements[1], Element { value: 1.0, bound: 0.0, magnitude: 1.0, special: false, or_nan: false });
 }
 
 #[test]

@@ -4,7 +4,6 @@ use dlis_backend::{Kernel, Layout, OpSpec, OpWeights, PrepareError, Support};
 use dlis_formats::{DType, Format, Quantization, Weight};
 use dlis_model::Activation;
 
-use crate::accepts::{common_layout, extents_agree};
 use crate::support;
 
 /// The types, layouts and epilogue that a kernel is written for.
@@ -53,9 +52,9 @@ impl Accepts {
             .and(|| Support::when(!sigmoid, "a sigmoid is not computed in u8"))
             .and(|| match self.layouts {
                 [layout] => support::layout(op, *layout),
-                _ => Support::when(common_layout(op).is_some(), "its tensors must be of one layout"),
+                _ => Support::when(op.common_layout().is_some(), "its tensors must be of one layout"),
             })
-            .and(|| Support::when(extents_agree(op), "the extents of its tensors do not fit together"))
+            .and(|| Support::when(op.extents_agree(), "the extents of its tensors do not fit together"))
     }
 }
 

@@ -31,7 +31,7 @@ impl Kernel for Concat {
     }
 
     fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        match (accepts::common_layout(op), self.support(op, hw)) {
+        match (op.common_layout(), self.support(op, hw)) {
             (Some(layout), Support::Yes) => {
                 let output = quantized::output(self, weights)?;
                 let mut parts = Vec::with_capacity(op.inputs.len());

@@ -9,7 +9,7 @@ use dlis_hw::Hardware;
 use super::accepts::{self as quantized, Accepts};
 use super::concat::Table;
 use super::rescale::{Rounding, multiplier};
-use crate::accepts::{self, common_layout, extents_agree};
+use crate::accepts;
 use crate::blocks::{BLOCK, for_each_block};
 
 /// `add/u8/none/direct/portable`.
@@ -142,8 +142,8 @@ fn converts(op: &OpSpec, from: DType, to: DType) -> Support {
     Support::when(types, "it converts between other element types")
         .and(|| Support::when(op.weight.is_none(), "it has no weight"))
         .and(|| Support::when(op.epilogue == dlis_backend::Epilogue::NONE, "nothing follows it"))
-        .and(|| Support::when(common_layout(op).is_some(), "its tensors must be of one layout"))
-        .and(|| Support::when(extents_agree(op), "the extents of its tensors do not fit together"))
+        .and(|| Support::when(op.common_layout().is_some(), "its tensors must be of one layout"))
+        .and(|| Support::when(op.extents_agree(), "the extents of its tensors do not fit together"))
 }
 
 impl Kernel for Quantize {

@@ -1,0 +1,88 @@
+//! What kernels take of an operation besides its kind, and what they share when they are staged.
+
+use dlis_backend::{Epilogue, OpSpec, Support, TensorSpec};
+use dlis_formats::{DType, Format};
+use dlis_model::Activation;
+
+use crate::device::Buffer;
+use crate::error::OpenClError;
+use crate::kernel::Stage;
+use crate::precision::Precision;
+
+/// The answer to an operation of another kind.
+pub(crate) fn another_operation() -> Support {
+    Support::No("it executes another operation".into())
+}
+
+/// Whether all tensors are floats.
+pub(crate) fn floats(op: &OpSpec) -> Support {
+    let all = op.inputs.iter().chain([&op.output]).all(|tensor| tensor.dtype == DType::F32);
+    Support::when(all, "its tensors are floats")
+}
+
+/// Whether the weight is stored densely, as f32 or f16.
+pub(crate) fn dense(op: &OpSpec) -> Support {
+    let dense = matches!(op.weight, Some(Format::DenseF32 | Format::DenseF16));
+    Support::when(dense, "it executes dense weights only")
+}
+
+/// Whether nothing but an activation follows.
+pub(crate) fn no_residual(op: &OpSpec) -> Support {
+    Support::when(!op.epilogue.residual, "it adds no residual")
+}
+
+/// Whether nothing follows.
+pub(crate) fn no_epilogue(op: &OpSpec) -> Support {
+    Support::when(op.epilogue == Epilogue::NONE, "it applies nothing to its result")
+}
+
+/// Whether all tensors are of one layout.
+pub(crate) fn one_layout(op: &OpSpec) -> Support {
+    Support::when(op.common_layout().is_some(), "its tensors must be of one layout")
+}
+
+/// The compiler's options for what follows an operation.
+pub(crate) fn epilogue_options(epilogue: Epilogue) -> String {
+    let activation = match epilogue.activation {
+        None => 0,
+        Some(Activation::Relu) => 1,
+        Some(Activation::Relu6) => 2,
+        Some(Activation::Sigmoid) => 3,
+    };
+    let residual = if epilogue.residual { " -DRESIDUAL" } else { "" };
+    format!("-DACTIVATION={activation}{residual}")
+}
+
+/// The strides of a tensor's elements from image to image, channel to channel, row to row and column to column.
+pub(crate) fn strides(spec: &TensorSpec) -> [usize; 4] {
+    spec.strides()
+}
+
+impl Stage<'_> {
+    /// Values as the precision stores them.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenClError`] if the device has not the memory.
+    pub fn upload_real(&self, values: &[f32]) -> Result<Buffer, OpenClError> {
+        match self.precision {
+            Precision::F32 | Precision::Tf32 => self.device.upload(values),
+            Precision::F16 => {
+                let halves: Vec<half::f16> = values.iter().map(|&value| half::f16::from_f32(value)).collect();
+                self.device.upload(&halves)
+            }
+        }
+    }
+
+    /// One f32 a channel of the output: the bias, zeros where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenClError`] if the device has not the memory.
+    pub fn upload_bias(&self, bias: Option<&[f32]>) -> Result<Buffer, OpenClError> {
+        match bias {
+            Some(bias) => self.device.upload(bias),
+            None => self.device.upload(&vec![0.0_f32; self.op.output.channels]),
+        }
+    }
+}

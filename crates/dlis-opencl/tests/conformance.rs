@@ -1,0 +1,76 @@
+//! Every kernel on an OpenCL device: the one that `DLIS_OPENCL_DEVICE` names (an index or part of a name), else the
+//! first, as programs and alone.
+//!
+//! Without a device nothing can be tested: the tests fail unless `DLIS_OPENCL_OPTIONAL` is set.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use dlis_backend::{Backend as _, KernelId, Schedule};
+use dlis_conformance::{Case, Report, Setup, Tolerance, cases, prove_backend, prove_kernels};
+use dlis_hw::SimdLevel;
+use dlis_opencl::{Device, OpenClBackend, Precision};
+
+/// The device to test, if there is one.
+fn device() -> Option<Arc<Device>> {
+    let selector = std::env::var("DLIS_OPENCL_DEVICE").unwrap_or_else(|_| "0".to_owned());
+    match Device::open(&selector) {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var_os("DLIS_OPENCL_OPTIONAL").is_some() => {
+            let _ = writeln!(std::io::stderr(), "nothing is tested: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Backends of all precisions that the device offers.
+fn backends() -> Vec<OpenClBackend> {
+    let Some(device) = device() else { return Vec::new() };
+    Precision::ALL.into_iter().filter_map(|precision| OpenClBackend::new(Arc::clone(&device), precision).ok()).collect()
+}
+
+/// The cases whose numbers a precision can hold: the largest f16 is 65504.
+fn cases_for(precision: Precision) -> Vec<Case> {
+    let fits = |case: &Case| {
+        let tensors = case.inputs.iter().chain(&case.residual).chain(&case.weight);
+        precision != Precision::F16
+            || tensors.flat_map(|tensor| tensor.values()).all(|value| !value.is_finite() || value.abs() < 6e4)
+    };
+    cases().into_iter().filter(fits).collect()
+}
+
+/// Says what was tested and declined, then fails if something was wrong.
+#[track_caller]
+fn conclude(report: &Report) {
+    let _ = write!(std::io::stderr(), "{report}");
+    if let Err(unproven) = report.verdict() {
+        panic!("{unproven}");
+    }
+}
+
+/// A program's input and output are floats, so whatever takes or makes u8 is no program of its own.
+fn is_quantized(id: &KernelId) -> bool {
+    id.dtype() == "u8" || id.op() == "quantize"
+}
+
+#[test]
+fn every_kernel_passes_the_table_in_programs() {
+    for backend in backends() {
+        let report = prove_backend(&backend, &cases_for(backend.precision()), Tolerance::of);
+        conclude(&report.retain(|id| !is_quantized(id)));
+    }
+}
+
+#[test]
+fn every_kernel_passes_the_table_alone() {
+    for backend in backends() {
+        // What the host's own vectors can do is of no account.
+        let hardware = backend.hardware().with_simd(SimdLevel::Portable);
+        let setup =
+            Setup { executors: &[], schedules: &[Schedule::Static], hardware: &hardware, tolerance: Tolerance::of };
+        let kernels: Vec<_> = backend.kernels().iter().map(|&kernel| kernel as &dyn dlis_backend::Kernel).collect();
+        let report = prove_kernels(&kernels, &cases_for(backend.precision()), &setup);
+        conclude(&report.retain(|id| !is_quantized(id)));
+    }
+}
