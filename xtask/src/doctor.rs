@@ -1,7 +1,7 @@
 //! `cargo xtask doctor`.
 
 use dlis_eval::dataset::cifar10;
-use dlis_experiment::catalogue::BACKENDS;
+use dlis_experiment::catalogue::{BACKENDS, opencl_devices};
 use dlis_hw::Hardware;
 use dlis_hw::energy::EnergyMeter;
 
@@ -20,6 +20,10 @@ pub(crate) fn run() -> Result<(), Failure> {
     say!("backends");
     for name in BACKENDS {
         say!("  {name}: ready, {} kernels", dlis_kernels::kernels().len());
+    }
+    match opencl_devices() {
+        Ok(devices) => devices.iter().for_each(|device| say!("  {device}: ready")),
+        Err(reason) => say!("  opencl: none: {reason}"),
     }
     say!("energy");
     match EnergyMeter::open() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dlis_experiment::catalogue::{BACKENDS, as_format, has_kernel};
+use dlis_experiment::catalogue::{as_format, has_backend, has_kernel};
 use dlis_experiment::recommend::Constraints;
 use dlis_experiment::run::{Excluded, Progress, STORED, groups, possible, run as measure};
 use dlis_experiment::{Experiment, RECORDS_FILE, Record, StackLayer, StackPoint, Store, report, spec, table};
@@ -115,9 +115,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Failure> {
 fn accepts(layer: StackLayer, value: &str) -> Result<(), String> {
     match layer {
         StackLayer::Network => catalogue().knows(value).map_err(|error| error.to_string()),
-        StackLayer::Backend if !BACKENDS.contains(&value) => {
-            Err(format!("no backend `{value}`; known: {}", BACKENDS.join(", ")))
-        }
+        StackLayer::Backend => has_backend(value),
         StackLayer::Recipe => catalogue().knows_recipe(value),
         StackLayer::Format => as_format(value).map(|_| ()),
         StackLayer::Algorithm => {

@@ -152,6 +152,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
         String::new()
     }
 
+    /// The device that it runs on and its driver, where that is not the host's processor: then neither its memory nor
+    /// the bounds on its speed are the host's.
+    fn device(&self) -> Option<String> {
+        None
+    }
+
     /// Its kernels, in the order in which they are listed to users.
     fn kernels(&self) -> &[&'static dyn Kernel];
 

@@ -207,6 +207,9 @@ pub struct Provenance {
     pub machine_summary: String,
     /// Operating system.
     pub os: String,
+    /// The device, its driver and the precision of activations, where it was not the host's processor that computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// One measured stack point.

@@ -23,7 +23,7 @@ pub use self::accuracies::{Accuracies, AccuraciesError};
 pub use self::error::RunError;
 pub use self::timing::{Timing, protocol, time};
 
-pub(crate) use self::accuracy::classify;
+pub(crate) use self::accuracy::{HOST, classify};
 
 use self::accuracy::AccuracyError;
 use self::record::record;
@@ -186,6 +186,8 @@ struct Prepared<'p> {
     startup: Startup,
     notes: Vec<String>,
     compression: Compression,
+    /// Where it is not the host's processor.
+    device: Option<String>,
 }
 
 fn measure_group(
@@ -239,11 +241,16 @@ fn prepare<'p>(
     }
     notes.extend(fallbacks(&point.algorithm, &plan));
     notes.extend(expanded(&plan));
-    let accuracy = accuracy(point, &plan, loaded, weights, laboratory, work)?;
+    let accuracy = accuracy((point, &*system), &plan, loaded, weights, laboratory, work)?;
     let before = laboratory.allocated.map(|allocated| allocated());
     // A copy of the plan goes in and is freed within, so that what is counted is the session alone.
     let session = Session::new(&*system, plan.clone()).map_err(|source| RunError::session(point, source))?;
-    let counted = laboratory.allocated.zip(before).map(|(allocated, before)| allocated().saturating_sub(before));
+    let device = system.device();
+    let counted = laboratory
+        .allocated
+        .zip(before)
+        .filter(|_| device.is_none())
+        .map(|(allocated, before)| allocated().saturating_sub(before));
     let residency = session.residency();
     let memory = Memory {
         disk_bytes: loaded.disk_bytes,
@@ -259,7 +266,7 @@ fn prepare<'p>(
     let prepare_ns = (plan_time.as_nanos() as f64) + session.prepare_ns() as f64;
     let startup = Startup { load_ns: loaded.load_time.as_nanos() as f64, prepare_ns };
     let compression = loaded.compression.clone();
-    Ok(Prepared { point, session, accuracy, memory, startup, notes, compression })
+    Ok(Prepared { point, session, accuracy, memory, startup, notes, compression, device })
 }
 
 /// Convolutions that a fixed choice could not be had for.
@@ -289,7 +296,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The accuracy of a plan: known, or measured now with all the machine's threads.
 fn accuracy(
-    point: &StackPoint,
+    (point, system): (&StackPoint, &dyn Backend),
     plan: &Plan,
     loaded: &Loaded,
     weights: &str,
@@ -299,7 +306,10 @@ fn accuracy(
     let dataset = &laboratory.dataset;
     let mut hash = Sha256::new();
     // The batch is not hashed: each image is computed on its own.
-    for text in [weights, &plan.program().arithmetic(), &laboratory.dataset_sha256] {
+    // Host threads all compute the same bits; a device and its compiler have their own.
+    let device = system.device();
+    let texts = [weights, &plan.program().arithmetic(), &laboratory.dataset_sha256];
+    for text in texts.into_iter().chain(device.as_deref()) {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     }
@@ -323,7 +333,8 @@ fn accuracy(
         return Err(error(format!("it has {} classes, the network {classes}", dataset.classes().len())));
     }
     let mut said = 0.0;
-    let counted = classify(plan, dataset, laboratory.hw.logical_cores, &mut |share| {
+    let system = if device.is_some() { point.backend.as_str() } else { HOST };
+    let counted = classify(plan, dataset, (system, laboratory.hw.logical_cores), &mut |share| {
         work.say(Work::ACCURACY * (share - said), &doing);
         said = share;
     });

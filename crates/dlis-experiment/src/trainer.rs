@@ -9,7 +9,7 @@ use dlis_model::{Network, Value};
 use dlis_runtime::{Observation, Observer, Planner};
 
 use crate::catalogue::backend;
-use crate::run::classify;
+use crate::run::{HOST, classify};
 
 /// Images that are run at once.
 const BATCH: usize = 8;
@@ -158,9 +158,9 @@ impl Trainer for CpuTrainer {
         let Some(test) = &self.test else {
             return Err(TrainerError::Unsupported { what: "measuring accuracy without test images".to_owned() });
         };
-        let system = backend("rayon", 1, Schedule::Static).map_err(|error| other("cannot start the backend", error))?;
+        let system = backend(HOST, 1, Schedule::Static).map_err(|error| other("cannot start the backend", error))?;
         let plan = Planner::new(&*system).plan(network).map_err(|error| other("cannot plan the network", error))?;
-        let counted = classify(&plan, test, self.threads, &mut |_| ())
+        let counted = classify(&plan, test, (HOST, self.threads), &mut |_| ())
             .map_err(|error| other("cannot classify the test images", error))?;
         Ok(counted.accuracy().top1)
     }

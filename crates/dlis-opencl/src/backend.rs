@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use dlis_backend::{Backend, CompileError, Executable, Kernel, OpWeights, Program};
+use dlis_backend::{Backend, CompileError, Executable, Kernel, KernelId, OpWeights, Program};
 use dlis_hw::Hardware;
 
 use crate::device::Device;
@@ -68,6 +68,11 @@ impl OpenClBackend {
     }
 }
 
+/// The names of all kernels, of whatever device and precision.
+pub fn kernel_ids() -> impl Iterator<Item = KernelId> {
+    Precision::ALL.into_iter().flat_map(|precision| kernels::kernels().iter().map(move |kernel| kernel.id(precision)))
+}
+
 /// Planners keep kernels for as long as the process lives, so that the kernels of a device are made once a precision
 /// and never freed; devices are few.
 fn listed(device: &Arc<Device>, precision: Precision) -> Listed {
@@ -117,6 +122,10 @@ impl Backend for OpenClBackend {
 
     fn configuration(&self) -> String {
         format!("{}, {}", self.device.info(), self.precision)
+    }
+
+    fn device(&self) -> Option<String> {
+        Some(self.configuration())
     }
 
     fn kernels(&self) -> &[&'static dyn Kernel] {

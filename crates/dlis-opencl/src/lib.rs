@@ -43,7 +43,7 @@ mod kernel;
 mod kernels;
 mod precision;
 
-pub use backend::OpenClBackend;
+pub use backend::{OpenClBackend, kernel_ids};
 pub use device::{Arg, Buffer, Device, DeviceInfo, DeviceKind, Event, Launch, Pinned, Program, Queue, devices};
 pub use error::OpenClError;
 pub use executable::{Durations, OpenClExecutable};

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dlis_backend::{Backend, Schedule};
+use dlis_backend::{Backend, KernelId, Schedule};
 use dlis_compress::Recipe;
 use dlis_formats::Format;
 use dlis_model::{Artefact, ArtefactError, Network, zoo};
@@ -18,8 +18,16 @@ use self::derived::{DERIVED, Derived};
 use crate::compress::RECIPE_KEY;
 use crate::record::Compression;
 
-/// The backends there are, by name.
+/// The backends that run on the host's threads, by name.
 pub const BACKENDS: [&str; 2] = ["rayon", "omp"];
+
+/// What the names of backends on OpenCL devices begin with: `opencl:DEVICE`, `opencl:DEVICE:PRECISION`.
+pub const OPENCL: &str = "opencl:";
+
+/// Whether a backend's parallel loops run on the host's threads; else threads and schedule are none of its choices.
+pub fn runs_on_threads(backend: &str) -> bool {
+    !backend.starts_with(OPENCL)
+}
 
 /// The recipe of a network as it was trained.
 pub const NO_RECIPE: &str = "none";
@@ -94,7 +102,7 @@ pub enum CatalogueError {
     #[error("a temporary file: {0}")]
     Temporary(#[from] std::io::Error),
     /// No such backend.
-    #[error("backend `{name}`: expected one of {}", BACKENDS.join(", "))]
+    #[error("backend `{name}`: expected one of {}, or {OPENCL}DEVICE", BACKENDS.join(", "))]
     Backend {
         /// The name.
         name: String,
@@ -337,12 +345,13 @@ pub fn as_format(name: &str) -> Result<Option<Format>, String> {
 /// A message with the algorithms of convolution there are.
 pub fn has_kernel(policy: &Policy) -> Result<(), String> {
     let Policy::Fixed(pattern) = policy else { return Ok(()) };
-    let kernels = dlis_kernels::kernels().iter().map(|kernel| kernel.id());
+    let kernels = kernel_ids();
     if kernels.clone().any(|id| pattern.matches_on_any_isa(&id)) {
         return Ok(());
     }
     let mut names: Vec<String> = kernels.filter(|id| id.op() == "conv2d").map(|id| id.algorithm().to_owned()).collect();
-    names.dedup();
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     Err(format!("no kernel matches `{pattern}`; algorithms of convolution: {}", names.join(", ")))
 }
 
@@ -357,8 +366,73 @@ pub fn backend(name: &str, threads: usize, schedule: Schedule) -> Result<Box<dyn
     match name {
         "rayon" => Ok(Box::new(dlis_cpu_rayon::backend(count, schedule).map_err(|error| start(error.to_string()))?)),
         "omp" => Ok(Box::new(dlis_cpu_omp::backend(count, schedule).map_err(|error| start(error.to_string()))?)),
+        _ if !runs_on_threads(name) => opencl(name).map_err(start),
         _ => Err(CatalogueError::Backend { name: name.to_owned() }),
     }
+}
+
+/// Whether there is a backend of this name.
+///
+/// # Errors
+///
+/// A message with the backends there are, or why the device cannot be had.
+pub fn has_backend(name: &str) -> Result<(), String> {
+    if BACKENDS.contains(&name) {
+        return Ok(());
+    }
+    if runs_on_threads(name) {
+        return Err(format!("no backend `{name}`; known: {}, {OPENCL}DEVICE", BACKENDS.join(", ")));
+    }
+    opencl(name).map(|_| ())
+}
+
+/// Every OpenCL device, as a sentence for each.
+///
+/// # Errors
+///
+/// Why there are none.
+#[cfg(feature = "opencl")]
+pub fn opencl_devices() -> Result<Vec<String>, String> {
+    let devices = dlis_opencl::devices().map_err(|error| error.to_string())?;
+    Ok(devices.iter().map(|device| format!("{OPENCL}{}: {device}", device.index)).collect())
+}
+
+/// Every OpenCL device, as a sentence for each.
+///
+/// # Errors
+///
+/// Always: this build knows of none.
+#[cfg(not(feature = "opencl"))]
+pub fn opencl_devices() -> Result<Vec<String>, String> {
+    Err(WITHOUT_OPENCL.to_owned())
+}
+
+#[cfg(feature = "opencl")]
+fn opencl(name: &str) -> Result<Box<dyn Backend>, String> {
+    let backend: dlis_opencl::OpenClBackend =
+        name.parse().map_err(|error: dlis_opencl::OpenClError| error.to_string())?;
+    Ok(Box::new(backend))
+}
+
+#[cfg(not(feature = "opencl"))]
+fn opencl(_: &str) -> Result<Box<dyn Backend>, String> {
+    Err(WITHOUT_OPENCL.to_owned())
+}
+
+#[cfg(not(feature = "opencl"))]
+const WITHOUT_OPENCL: &str = "this build is without OpenCL: `cargo run -p xtask --features opencl --release -- ...`, with a \
+                              driver installed (Debian's `pocl-opencl-icd ocl-icd-opencl-dev` make a device of the CPU)";
+
+#[cfg(feature = "opencl")]
+fn kernel_ids() -> impl Iterator<Item = KernelId> + Clone {
+    let ids: Vec<KernelId> =
+        dlis_kernels::kernels().iter().map(|kernel| kernel.id()).chain(dlis_opencl::kernel_ids()).collect();
+    ids.into_iter()
+}
+
+#[cfg(not(feature = "opencl"))]
+fn kernel_ids() -> impl Iterator<Item = KernelId> + Clone {
+    dlis_kernels::kernels().iter().map(|kernel| kernel.id())
 }
 
 #[cfg(test)]
@@ -376,7 +450,9 @@ mod tests {
         assert!(refused("mobilenet-cifar10", "none", "csr-f32").contains("no layer of it is compressed"));
         assert!(catalogue.knows_recipe("prune").unwrap_err().contains("none, int8, int4"));
         let error = backend("openmp", 1, Schedule::Static).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("rayon, omp"), "{error}");
+        assert!(error.contains("rayon, omp, or opencl:DEVICE"), "{error}");
+        assert!(has_backend("openmp").unwrap_err().contains("rayon, omp, opencl:DEVICE"));
+        assert!(has_backend("opencl:no such device").is_err());
         assert!(backend("omp", 0, Schedule::Static).is_err());
     }
 

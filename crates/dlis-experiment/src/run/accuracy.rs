@@ -1,4 +1,4 @@
-//! Accuracy of a plan, each of the machine's threads on its own share of the images.
+//! Accuracy of a plan, on host threads each of the machine's threads on its own share of the images.
 //!
 //! One thread a session rather than all threads on one image: nothing waits for anything, so the time is
 //! divided by the threads even where they are not alone on the machine. The result is the same, as the
@@ -14,7 +14,7 @@ use dlis_eval::accuracy::{Accuracy, TopK, evaluate};
 use dlis_eval::dataset::{Dataset, Normalization};
 use dlis_runtime::{Plan, Session, SessionError};
 
-use crate::catalogue::backend;
+use crate::catalogue::{backend, runs_on_threads};
 
 /// Sessions at once, at most: each has the weights once more.
 const MAX_SESSIONS: usize = 16;
@@ -32,19 +32,26 @@ pub(crate) enum AccuracyError {
     Other(String),
 }
 
-/// Classifies all images of `dataset`; `progress` is told the share done, 0 to 1.
+/// The backend that plans for host threads are run on, whichever they were made for: all compute the same bits.
+pub(crate) const HOST: &str = "rayon";
+
+/// Classifies all images of `dataset`, by sessions on the backend called `system`: one for each of `threads`, or one
+/// alone where the backend is a device; `progress` is told the share done, 0 to 1.
 pub(crate) fn classify(
     plan: &Plan,
     dataset: &Dataset,
-    threads: usize,
+    (system, threads): (&str, usize),
     progress: &mut dyn FnMut(f64),
 ) -> Result<TopK, AccuracyError> {
-    let threads = threads.clamp(1, MAX_SESSIONS).min(dataset.len().max(1));
+    let threads = if runs_on_threads(system) { threads.clamp(1, MAX_SESSIONS).min(dataset.len().max(1)) } else { 1 };
     let done = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let done = &done;
         let workers: Vec<_> = (0..threads)
-            .map(|worker| scope.spawn(move || share(plan, dataset, static_range(dataset.len(), threads, worker), done)))
+            .map(|worker| {
+                let range = static_range(dataset.len(), threads, worker);
+                scope.spawn(move || share(plan, dataset, system, range, done))
+            })
             .collect();
         while workers.iter().any(|worker| !worker.is_finished()) {
             std::thread::sleep(POLL);
@@ -62,11 +69,17 @@ pub(crate) fn classify(
 }
 
 /// Classifies the images of one range on the calling thread.
-fn share(plan: &Plan, dataset: &Dataset, range: Range<usize>, done: &AtomicUsize) -> Result<TopK, AccuracyError> {
+fn share(
+    plan: &Plan,
+    dataset: &Dataset,
+    system: &str,
+    range: Range<usize>,
+    done: &AtomicUsize,
+) -> Result<TopK, AccuracyError> {
     let other = |error: &dyn std::error::Error| AccuracyError::Other(error.to_string());
     let indices: Vec<usize> = range.collect();
     let images = dataset.select(dataset.name(), &indices).map_err(|error| other(&error))?;
-    let system = backend("rayon", 1, Schedule::Static).map_err(|error| other(&error))?;
+    let system = backend(system, 1, Schedule::Static).map_err(|error| other(&error))?;
     let mut session = Session::new(&*system, plan.clone()).map_err(AccuracyError::Session)?;
     let (mut input, mut output) = (vec![0.0; session.input_len()], vec![0.0; session.output_len()]);
     let mut failure = None;

@@ -29,7 +29,8 @@ pub(super) fn record(
         .session
         .profile(input, runs.clamp(1, PROFILE_RUNS))
         .map_err(|source| RunError::session(point, source))?;
-    let roofline = laboratory.peaks.roofline(point.threads);
+    // The peaks are those of the host's processor.
+    let roofline = laboratory.peaks.roofline(point.threads).filter(|_| prepared.device.is_none());
     let working_set = prepared.memory.resident_bytes();
     let layers: Vec<LayerProfile> =
         layers.into_iter().map(|layer| profile(layer, roofline.as_ref(), working_set)).collect();
@@ -70,7 +71,7 @@ pub(super) fn record(
         startup: prepared.startup,
         layers,
         energy_joules: None,
-        provenance: provenance(laboratory),
+        provenance: provenance(laboratory, prepared.device),
         notes: prepared.notes,
     })
 }
@@ -88,7 +89,7 @@ fn profile(layer: LayerTime, roofline: Option<&Roofline>, working_set: u64) -> L
     }
 }
 
-fn provenance(laboratory: &Laboratory) -> Provenance {
+fn provenance(laboratory: &Laboratory, device: Option<String>) -> Provenance {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Provenance {
         dlis_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -98,5 +99,6 @@ fn provenance(laboratory: &Laboratory) -> Provenance {
         machine: laboratory.hw.cpu_model.clone().unwrap_or_else(|| laboratory.hw.arch.clone()),
         machine_summary: laboratory.hw.to_string(),
         os: laboratory.hw.os.clone(),
+        device,
     }
 }

@@ -18,6 +18,7 @@ use dlis_backend::Schedule;
 pub use error::SpecError;
 pub use file::{AccuracySpec, BreakEvenSpec, Dataset, LatencySpec, Threads, schema};
 
+use crate::catalogue::runs_on_threads;
 use crate::recommend::Constraints;
 use crate::{StackLayer, StackPoint};
 
@@ -117,14 +118,18 @@ impl Grid {
                 rest /= size;
             }
             let [network, recipe, format, algorithm, backend, threads, schedule, batch] = at;
+            // A device has no choice of these, and one point of it must not be listed once for each.
+            let on_threads = runs_on_threads(&self.backends[backend]);
+            let threads = if on_threads { self.threads[threads].count(all_threads) } else { 1 };
+            let schedule = if on_threads { self.schedules[schedule] } else { Schedule::Static };
             StackPoint {
                 network: self.networks[network].clone(),
                 recipe: self.recipes[recipe].clone(),
                 format: self.formats[format].clone(),
                 algorithm: self.algorithms[algorithm].clone(),
                 backend: self.backends[backend].clone(),
-                threads: self.threads[threads].count(all_threads),
-                schedule: self.schedules[schedule],
+                threads,
+                schedule,
                 batch: self.batches[batch],
                 hw: hw.to_owned(),
             }

@@ -175,6 +175,7 @@ pub(crate) fn record(network: usize, algorithm: &str, backend: &str, threads: us
             machine: "Example CPU 5000, 8 cores".into(),
             machine_summary: "cpu          Example CPU 5000 (x86_64, linux)\ncores        8 logical, 8 physical\nsimd         avx2 (of portable, sse4.1, avx2)\nmemory       16 GiB".into(),
             os: "linux".into(),
+            device: None,
         },
         notes: Vec::new(),
         point,

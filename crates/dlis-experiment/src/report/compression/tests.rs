@@ -83,6 +83,7 @@ fn record(recipe: &str, format: &str, top1: f64, layers: &[Layer]) -> Record {
             machine: "m".into(),
             machine_summary: "m".into(),
             os: "linux".into(),
+            device: None,
         },
         notes: Vec::new(),
     }
