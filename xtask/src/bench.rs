@@ -12,7 +12,7 @@ use dlis_runtime::TuneCache;
 use serde_json::json;
 
 use crate::Failure;
-use crate::command::BenchArgs;
+use crate::command::{BenchArgs, Opponent};
 use crate::laboratory::{catalogue, peaks, root};
 use crate::output::say;
 
@@ -23,6 +23,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let hw = Hardware::detect();
     let threads =
         or(&args.threads, || BTreeSet::from([1, hw.logical_cores.min(2), hw.logical_cores]).into_iter().collect());
+    if let Some(Opponent::Cudnn) = args.against {
+        return crate::cudnn::run(args);
+    }
     if args.fork_join {
         return Ok(crate::fork_join::run(&threads, args.json)?);
     }

@@ -46,6 +46,7 @@ pub(crate) enum Command {
     /// Time networks, or what a parallel loop costs, without accuracy.
     #[command(after_help = "Examples:
   cargo xtask bench                                     every backend and algorithm
+  cargo xtask bench --against cudnn --backend opencl:0  a GPU beside PyTorch (built with the feature `opencl`)
   cargo xtask bench --network mobilenet-cifar10 --batch 1 --json
   cargo xtask bench --network vgg16-cifar10 --recipe none --recipe int8 --algorithm measured
   cargo xtask bench --fork-join --threads 2             beside GCC's OpenMP")]
@@ -225,9 +226,19 @@ pub(crate) struct BenchArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Time a device beside another stack on the same machine, in turns, at batches 1 and 128 and every precision.
+    #[arg(long, value_enum, conflicts_with_all = ["format", "threads", "fork_join", "json"])]
+    pub(crate) against: Option<Opponent>,
     /// Measure what a parallel loop costs, beside GCC's OpenMP.
     #[arg(long, conflicts_with_all = ["network", "recipe", "format", "algorithm", "backend", "batch"])]
     pub(crate) fork_join: bool,
+}
+
+/// Whom a device is timed beside.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Opponent {
+    /// PyTorch with cuDNN, as CUDA graphs; needs PyTorch with CUDA for `python3`.
+    Cudnn,
 }
 
 #[derive(Debug, Args)]

@@ -36,10 +36,9 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         say!("{} steps of {TRACED} runs: open {} in ui.perfetto.dev or chrome://tracing", events.len(), path.display());
     }
     if args.layers {
-        // The peaks are those of the host's processor.
         let roofline = match system.device() {
             None => peaks(&[args.threads]).roofline(args.threads),
-            Some(_) => None,
+            Some(_) => system.measure_roofline(),
         };
         let residency = session.residency();
         let working_set = (residency.weight_bytes + residency.activation_bytes + residency.scratch_bytes) as u64;

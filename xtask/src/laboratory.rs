@@ -1,5 +1,6 @@
 //! The machine, the datasets and the networks that commands work with.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub(crate) fn peaks(threads: &[usize]) -> Peaks {
 pub(crate) fn laboratory(out: &Path, spec: &AccuracySpec, threads: &[usize]) -> Result<Laboratory, Failure> {
     let dataset = dataset(spec)?;
     Ok(Laboratory {
+        device_rooflines: BTreeMap::new(),
         catalogue: catalogue(),
         hw: Hardware::detect(),
         peaks: peaks(threads),

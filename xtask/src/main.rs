@@ -5,6 +5,7 @@ mod bench;
 mod break_even;
 mod ci;
 mod command;
+mod cudnn;
 mod datasets;
 mod doctor;
 mod experiment;

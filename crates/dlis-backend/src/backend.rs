@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dlis_hw::Hardware;
+use dlis_hw::{Hardware, Roofline};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{Kernel, OpWeights, PrepareError};
@@ -125,6 +125,12 @@ pub trait Executable: fmt::Debug + Send {
         observe: &mut dyn FnMut(StepTrace),
     ) -> Result<(), ExecuteError>;
 
+    /// Runs the network so many times on the input that the last run left on a device, without transfers, and returns
+    /// the time of one, in ns; `None` where the host's memory is the device's, so that there are no transfers.
+    fn run_resident(&mut self, _runs: usize) -> Option<Result<f64, ExecuteError>> {
+        None
+    }
+
     /// The bytes it holds.
     fn residency(&self) -> Residency;
 
@@ -155,6 +161,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// The device that it runs on and its driver, where that is not the host's processor: then neither its memory nor
     /// the bounds on its speed are the host's.
     fn device(&self) -> Option<String> {
+        None
+    }
+
+    /// What the [device](Self::device) can do at most, measured now, which takes some time; `None` where it is the
+    /// host's processor, whose peaks `dlis-hw` measures, or if measuring fails.
+    fn measure_roofline(&self) -> Option<Roofline> {
         None
     }
 

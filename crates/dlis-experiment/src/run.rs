@@ -12,10 +12,12 @@ mod error;
 mod record;
 mod timing;
 
+use std::collections::BTreeMap;
+
 use dlis_backend::Backend;
 use dlis_eval::dataset::{Dataset, Normalization};
 use dlis_eval::latency::Protocol;
-use dlis_hw::{Hardware, Peaks};
+use dlis_hw::{Hardware, Peaks, Roofline};
 use dlis_runtime::{Plan, Planner, Policy, Session, TuneCache};
 use sha2::{Digest, Sha256};
 
@@ -60,6 +62,8 @@ pub struct Laboratory {
     pub hw: Hardware,
     /// What it can do at most.
     pub peaks: Peaks,
+    /// What devices other than the processor can do at most, as far as it was measured: by [`Backend::device`].
+    pub device_rooflines: BTreeMap<String, Roofline>,
     /// The images that accuracy is measured on.
     pub dataset: Dataset,
     /// Their digest ([`Dataset::sha256`]).
@@ -188,6 +192,8 @@ struct Prepared<'p> {
     compression: Compression,
     /// Where it is not the host's processor.
     device: Option<String>,
+    /// What it can do at most.
+    device_roofline: Option<Roofline>,
 }
 
 fn measure_group(
@@ -266,7 +272,18 @@ fn prepare<'p>(
     let prepare_ns = (plan_time.as_nanos() as f64) + session.prepare_ns() as f64;
     let startup = Startup { load_ns: loaded.load_time.as_nanos() as f64, prepare_ns };
     let compression = loaded.compression.clone();
-    Ok(Prepared { point, session, accuracy, memory, startup, notes, compression, device })
+    let device_roofline = match &device {
+        None => None,
+        Some(device) => match laboratory.device_rooflines.get(device) {
+            Some(known) => Some(known.clone()),
+            None => {
+                let measured = system.measure_roofline();
+                laboratory.device_rooflines.extend(measured.clone().map(|measured| (device.clone(), measured)));
+                measured
+            }
+        },
+    };
+    Ok(Prepared { point, session, accuracy, memory, startup, notes, compression, device, device_roofline })
 }
 
 /// Convolutions that a fixed choice could not be had for.

@@ -51,6 +51,16 @@ impl Peaks {
 }
 
 impl Roofline {
+    /// Two roofs, whatever the working set: of a device whose peaks were measured elsewhere.
+    ///
+    /// ```
+    /// let roofline = dlis_hw::Roofline::flat(100e9, 10e9);
+    /// assert_eq!(roofline.time(1e9, 1e6, 1 << 40).as_millis(), 10);
+    /// ```
+    pub fn flat(flops_per_s: f64, bytes_per_s: f64) -> Self {
+        Self { flops_per_s, bandwidth: vec![(u64::MAX, bytes_per_s)] }
+    }
+
     /// The least time of `flops` operations and `bytes` moved within a working set of `working_set_bytes`,
     /// to the nanosecond. See [`Roofline::seconds`] for sums of small pieces.
     pub fn time(&self, flops: f64, bytes: f64, working_set_bytes: u64) -> Duration {

@@ -5,13 +5,14 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dlis_backend::{Backend, CompileError, Executable, Kernel, KernelId, OpWeights, Program};
-use dlis_hw::Hardware;
+use dlis_hw::{Hardware, Roofline};
 
 use crate::device::Device;
 use crate::error::OpenClError;
 use crate::executable::OpenClExecutable;
 use crate::host::Bound;
 use crate::kernels;
+use crate::peaks;
 use crate::precision::Precision;
 
 /// An OpenCL device as a system of layer 4.
@@ -126,6 +127,11 @@ impl Backend for OpenClBackend {
 
     fn device(&self) -> Option<String> {
         Some(self.configuration())
+    }
+
+    fn measure_roofline(&self) -> Option<Roofline> {
+        let measured = peaks::measure(&self.device, self.precision);
+        measured.inspect_err(|error| tracing::warn!(%error, "the device's peaks could not be measured")).ok()
     }
 
     fn kernels(&self) -> &[&'static dyn Kernel] {

@@ -97,28 +97,6 @@ impl OpenClExecutable {
         self.durations
     }
 
-    /// Queues the network's kernels `runs` times over the input that the last run left on the device, and waits: the
-    /// time of a run without transfers, in ns.
-    ///
-    /// # Errors
-    ///
-    /// [`ExecuteError::Device`] if the device fails.
-    pub fn run_resident(&mut self, runs: usize) -> Result<f64, ExecuteError> {
-        let queue_all = || {
-            self.queue.finish()?;
-            let start = Instant::now();
-            for _ in 0..runs {
-                self.groups
-                    .iter()
-                    .flat_map(|group| &group.launches)
-                    .try_for_each(|launch| self.queue.launch(launch))?;
-            }
-            self.queue.finish()?;
-            Ok(nanoseconds(start) as f64 / runs.max(1) as f64)
-        };
-        queue_all().map_err(|error| self.failed(&error))
-    }
-
     fn failed(&self, error: &OpenClError) -> ExecuteError {
         ExecuteError::Device { device: self.device.info().to_string(), reason: error.to_string() }
     }
@@ -377,6 +355,22 @@ impl Executable for OpenClExecutable {
         observe: &mut dyn FnMut(StepTrace),
     ) -> Result<(), ExecuteError> {
         self.execute(input, output, Some(observe))
+    }
+
+    fn run_resident(&mut self, runs: usize) -> Option<Result<f64, ExecuteError>> {
+        let queue_all = || {
+            self.queue.finish()?;
+            let start = Instant::now();
+            for _ in 0..runs {
+                self.groups
+                    .iter()
+                    .flat_map(|group| &group.launches)
+                    .try_for_each(|launch| self.queue.launch(launch))?;
+            }
+            self.queue.finish()?;
+            Ok(nanoseconds(start) as f64 / runs.max(1) as f64)
+        };
+        Some(queue_all().map_err(|error| self.failed(&error)))
     }
 
     fn residency(&self) -> Residency {

@@ -41,6 +41,7 @@ mod executable;
 mod host;
 mod kernel;
 mod kernels;
+mod peaks;
 mod precision;
 
 pub use backend::{OpenClBackend, kernel_ids};

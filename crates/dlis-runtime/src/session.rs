@@ -102,6 +102,16 @@ impl Session {
         Ok(Array2::from_shape_vec((spec.batch, output.len() / spec.batch), output).unwrap_or_default())
     }
 
+    /// Runs the network so many times on the input of the last [`run`](Self::run), without bringing input and result
+    /// to the device and back, and returns the time of one, in ns; `None` where that is no different.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] if the device fails.
+    pub fn run_resident(&mut self, runs: usize) -> Option<Result<f64, SessionError>> {
+        Some(self.executable.run_resident(runs)?.map_err(SessionError::from))
+    }
+
     /// The bytes it holds.
     pub fn residency(&self) -> Residency {
         self.executable.residency()

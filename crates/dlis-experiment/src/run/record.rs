@@ -29,8 +29,10 @@ pub(super) fn record(
         .session
         .profile(input, runs.clamp(1, PROFILE_RUNS))
         .map_err(|source| RunError::session(point, source))?;
-    // The peaks are those of the host's processor.
-    let roofline = laboratory.peaks.roofline(point.threads).filter(|_| prepared.device.is_none());
+    let roofline = match prepared.device {
+        None => laboratory.peaks.roofline(point.threads),
+        Some(_) => prepared.device_roofline.take(),
+    };
     let working_set = prepared.memory.resident_bytes();
     let layers: Vec<LayerProfile> =
         layers.into_iter().map(|layer| profile(layer, roofline.as_ref(), working_set)).collect();
