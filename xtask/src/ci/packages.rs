@@ -1,17 +1,21 @@
-//! Programs that the tests need beside a Rust toolchain.
+//! Programs and libraries that the tests need beside a Rust toolchain.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::Failure;
 
-/// A program, the Debian package that has it, and what for.
+/// A program, or a library's file (whatever its version, if the name ends in a dot); the Debian package that has it, and
+/// what for.
 type Needed = (&'static str, &'static str, &'static str);
 
-const NEEDED: [Needed; 3] = [
+const NEEDED: [Needed; 6] = [
     ("gcc", "gcc", "compiles the OpenMP side of the fork-join benchmark"),
     ("chromium", "chromium", "opens the report in its test"),
     ("chromedriver", "chromium-driver", "drives the report's test"),
+    ("libOpenCL.so", "ocl-icd-opencl-dev", "the OpenCL loader, which dlis-opencl links"),
+    ("libpocl.so.", "pocl-opencl-icd", "makes an OpenCL device of the processor"),
+    ("libclblast.so.", "libclblast1", "the library that OpenCL kernels are compared with"),
 ];
 /// What the checks of training need besides.
 const FOR_TRAINING: [Needed; 3] = [
@@ -20,16 +24,40 @@ const FOR_TRAINING: [Needed; 3] = [
     ("unzip", "unzip", "unpacks libtorch"),
 ];
 
+/// Where libraries lie on Debian and its relatives, the processor's own folder besides.
+const LIBRARIES: [&str; 3] = ["/usr/lib", "/usr/local/lib", "/lib"];
+
+/// A library's file: of this name, or of one that begins so if it ends in a dot.
+fn find_library(name: &str) -> Option<PathBuf> {
+    let own = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let folders = LIBRARIES.iter().flat_map(|folder| [PathBuf::from(folder), PathBuf::from(folder).join(&own)]);
+    let is_it = |entry: &std::fs::DirEntry| {
+        let file = entry.file_name();
+        if name.ends_with('.') { file.to_string_lossy().starts_with(name) } else { file == name }
+    };
+    folders
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten()
+        .find(is_it)
+        .map(|entry| entry.path())
+}
+
+/// Whether it is here: a program on the path, or a library.
+fn is_here(name: &str) -> bool {
+    if name.contains(".so") { find_library(name).is_some() } else { find(name).is_some() }
+}
+
 /// Whether a program is on the path.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Programs that are missing.
+/// What is missing.
 pub(crate) fn missing(training: bool) -> Vec<Needed> {
     let for_training = if training { &FOR_TRAINING[..] } else { &[] };
-    NEEDED.iter().chain(for_training).filter(|(program, ..)| find(program).is_none()).copied().collect()
+    NEEDED.iter().chain(for_training).filter(|(name, ..)| !is_here(name)).copied().collect()
 }
 
 /// Installs what is missing where that is allowed (Debian, as root), and otherwise names it.
