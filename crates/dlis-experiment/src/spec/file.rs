@@ -52,7 +52,7 @@ struct ExperimentFile {
     #[serde(default = "algorithms")]
     #[schemars(with = "Vec<String>", length(min = 1), inner(regex(pattern = r"^(heuristic|measured|fixed:.+)$")))]
     algorithms: List<String>,
-    /// Layer 4: the backends, such as `rayon` and `omp`.
+    /// Layer 4: the backends: `rayon`, `omp`, `opencl:DEVICE`, `opencl:DEVICE:PRECISION`.
     #[serde(default = "backends")]
     #[schemars(with = "Vec<String>", length(min = 1))]
     backends: List<String>,
