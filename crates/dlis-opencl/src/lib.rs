@@ -43,6 +43,7 @@ mod kernel;
 mod kernels;
 mod peaks;
 mod precision;
+mod tune;
 
 pub use backend::{OpenClBackend, kernel_ids};
 pub use device::{Arg, Buffer, Device, DeviceInfo, DeviceKind, Event, Launch, Pinned, Program, Queue, devices};

@@ -15,7 +15,7 @@ fn folder() -> Option<PathBuf> {
 }
 
 /// The bytes kept under a name, if there are any.
-pub(super) fn read(name: &str) -> Option<Vec<u8>> {
+pub(crate) fn read(name: &str) -> Option<Vec<u8>> {
     let file = std::fs::File::open(folder()?.join(name)).ok()?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).ok()?;
@@ -23,7 +23,7 @@ pub(super) fn read(name: &str) -> Option<Vec<u8>> {
 }
 
 /// Keeps bytes under a name, whole or not at all.
-pub(super) fn write(name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write(name: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = folder().ok_or_else(|| io::Error::other("there is no cache folder"))?;
     std::fs::create_dir_all(&folder)?;
     let temporary = folder.join(format!("{name}.{}.tmp", std::process::id()));

@@ -39,6 +39,8 @@ pub struct DeviceInfo {
     pub max_work_group: usize,
     /// Bytes of memory.
     pub global_bytes: u64,
+    /// Floats of the widest vectors that it calculates with, 1 if it has none.
+    pub vector_floats: usize,
     /// NVIDIA's compute capability, `[major, minor]`, where the driver has one: 8.0 and later have tensor cores
     /// for tf32 and asynchronous copies, and understand inline PTX.
     pub compute_capability: Option<[u32; 2]>,
@@ -119,6 +121,10 @@ fn describe(index: usize, platform: String, id: cl::DeviceId) -> Result<DeviceIn
         cl::DeviceInfoResult::GlobalMemSize(bytes) => bytes,
         _ => 0,
     };
+    let vector_floats = match ask(cl::DeviceInfo::NativeVectorWidthFloat)? {
+        cl::DeviceInfoResult::NativeVectorWidthFloat(floats) => floats as usize,
+        _ => 1,
+    };
     let extensions = text(cl::DeviceInfo::Extensions)?;
     let attribute = |what| {
         let bytes = cl::get_device_info_raw(id, what).ok()?;
@@ -136,6 +142,7 @@ fn describe(index: usize, platform: String, id: cl::DeviceId) -> Result<DeviceIn
         local_bytes,
         max_work_group,
         global_bytes,
+        vector_floats,
         compute_capability: extensions.contains("cl_nv_device_attribute_query").then(capability).flatten(),
     })
 }

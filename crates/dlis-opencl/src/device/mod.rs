@@ -2,7 +2,7 @@
 //! module names a type of that library.
 
 mod buffer;
-mod cache;
+pub(crate) mod cache;
 mod info;
 mod launch;
 mod program;
