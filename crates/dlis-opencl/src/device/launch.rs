@@ -1,10 +1,12 @@
 //! A kernel with its arguments, ready to be queued any number of times.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ocl_core as cl;
 
-use super::{Buffer, Program};
+use super::clblast::Gemm;
+use super::{Buffer, Device, Program};
 use crate::error::{OpenClError, call};
 
 /// An argument of a kernel.
@@ -33,14 +35,24 @@ impl Arg<'_> {
     }
 }
 
-/// A kernel with its arguments and the work it is given.
+/// A kernel with its arguments and the work it is given, or a library's call with its.
 pub struct Launch {
-    kernel: cl::Kernel,
     name: &'static str,
-    global: [usize; 3],
-    local: Option<[usize; 3]>,
-    /// Kept alive as long as the kernel may run.
-    _buffers: Vec<Buffer>,
+    work: Work,
+}
+
+/// What is queued.
+pub(super) enum Work {
+    /// A kernel of a program.
+    Kernel {
+        kernel: cl::Kernel,
+        global: [usize; 3],
+        local: Option<[usize; 3]>,
+        /// Kept alive as long as the kernel may run.
+        _buffers: Vec<Buffer>,
+    },
+    /// Whatever kernels the library takes for it.
+    Gemm(Gemm),
 }
 
 impl Launch {
@@ -71,21 +83,37 @@ impl Launch {
             };
             call(name, cl::set_kernel_arg(&kernel, index, value))?;
         }
-        Ok(Self { kernel, name, global, local, _buffers: buffers })
+        Ok(Self { name, work: Work::Kernel { kernel, global, local, _buffers: buffers } })
     }
 
-    /// The kernel's name in its program.
+    /// A product of matrices by CLBlast. It is computed once, as the library compiles its kernels when it first needs
+    /// them: what `c` holds is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenClError`] if there is no such library, or it refuses.
+    pub(crate) fn gemm(device: &Arc<Device>, gemm: Gemm) -> Result<Self, OpenClError> {
+        let queue = device.queue()?;
+        gemm.enqueue(&queue, None)?;
+        queue.finish()?;
+        Ok(Self { name: "CLBlastSgemm", work: Work::Gemm(gemm) })
+    }
+
+    /// The kernel's name in its program, or the library's function.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    pub(super) fn parts(&self) -> (&cl::Kernel, &[usize; 3], Option<[usize; 3]>) {
-        (&self.kernel, &self.global, self.local)
+    pub(super) fn work(&self) -> &Work {
+        &self.work
     }
 }
 
 impl fmt::Debug for Launch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} by {:?}", self.name, self.global, self.local)
+        match &self.work {
+            Work::Kernel { global, local, .. } => write!(f, "{} {global:?} by {local:?}", self.name),
+            Work::Gemm(gemm) => write!(f, "{} {:?}", self.name, gemm.extents),
+        }
     }
 }

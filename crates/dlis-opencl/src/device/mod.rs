@@ -3,6 +3,8 @@
 
 mod buffer;
 pub(crate) mod cache;
+mod cache;
+pub(crate) mod clblast;
 mod info;
 mod launch;
 mod program;

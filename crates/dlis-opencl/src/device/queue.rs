@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ocl_core as cl;
 
+use super::launch::Work;
 use super::{Buffer, Device, Launch};
 use crate::error::{OpenClError, call};
 
@@ -15,7 +16,17 @@ pub struct Queue {
 
 /// When something that was queued ran.
 #[derive(Debug)]
-pub struct Event(cl::Event);
+pub struct Event {
+    /// Before it, where it was more than one kernel.
+    before: Option<cl::Event>,
+    last: cl::Event,
+}
+
+impl From<cl::Event> for Event {
+    fn from(last: cl::Event) -> Self {
+        Self { before: None, last }
+    }
+}
 
 impl Event {
     /// Start and end, in ns of the device's clock. To be asked after [`Queue::finish`].
@@ -24,12 +35,16 @@ impl Event {
     ///
     /// [`OpenClError`] if it has not ended.
     pub fn span(&self) -> Result<[u64; 2], OpenClError> {
-        let at = |what| {
-            call("reading a profile", cl::get_event_profiling_info(&self.0, what))?
+        let at = |event: &cl::Event, what| {
+            call("reading a profile", cl::get_event_profiling_info(event, what))?
                 .time()
                 .map_err(|error| OpenClError::Call { call: "reading a profile", reason: error.to_string() })
         };
-        Ok([at(cl::ProfilingInfo::Start)?, at(cl::ProfilingInfo::End)?])
+        let start = match &self.before {
+            Some(before) => at(before, cl::ProfilingInfo::End)?,
+            None => at(&self.last, cl::ProfilingInfo::Start)?,
+        };
+        Ok([start, at(&self.last, cl::ProfilingInfo::End)?])
     }
 }
 
@@ -106,7 +121,7 @@ impl Queue {
     ///
     /// [`OpenClError`] if the device refuses.
     pub fn launch(&self, launch: &Launch) -> Result<(), OpenClError> {
-        self.launch_as(launch, None)
+        self.enqueue(launch, None)
     }
 
     /// Queues a launch, to be asked when it ran.
@@ -115,18 +130,38 @@ impl Queue {
     ///
     /// As [`launch`](Self::launch).
     pub fn launch_timed(&self, launch: &Launch) -> Result<Event, OpenClError> {
-        let mut event = cl::Event::null();
-        self.launch_as(launch, Some(&mut event))?;
-        Ok(Event(event))
+        let before = match launch.work() {
+            Work::Kernel { .. } => None,
+            // The library tells of its last kernel only: a marker tells when the first could begin.
+            Work::Gemm(_) => {
+                let mut event = cl::Event::null();
+                let marker = cl::enqueue_marker_with_wait_list(&self.queue, None::<&cl::Event>, Some(&mut event), None);
+                call("queueing a marker", marker)?;
+                Some(event)
+            }
+        };
+        let mut last = cl::Event::null();
+        self.enqueue(launch, Some(&mut last))?;
+        Ok(Event { before, last })
     }
 
-    fn launch_as(&self, launch: &Launch, event: Option<&mut cl::Event>) -> Result<(), OpenClError> {
-        let (kernel, global, local) = launch.parts();
-        // SAFETY: the kernel's arguments were set when the launch was made, its buffers are kept by it, and kernels
-        // of this crate stay within the buffers they are given (which the conformance suite checks).
-        let queued =
-            unsafe { cl::enqueue_kernel(&self.queue, kernel, 3, None, global, local, None::<&cl::Event>, event) };
-        call(launch.name(), queued)
+    /// Queues a kernel, or a library's call; what the latter's event is of is the library's affair.
+    fn enqueue(&self, launch: &Launch, event: Option<&mut cl::Event>) -> Result<(), OpenClError> {
+        match launch.work() {
+            Work::Kernel { kernel, global, local, .. } => {
+                let no_wait = None::<&cl::Event>;
+                // SAFETY: the kernel's arguments were set when the launch was made, its buffers are kept by it, and
+                // kernels of this crate stay within the buffers they are given (which the conformance suite checks).
+                let queued =
+                    unsafe { cl::enqueue_kernel(&self.queue, kernel, 3, None, global, *local, no_wait, event) };
+                call(launch.name(), queued)
+            }
+            Work::Gemm(gemm) => gemm.enqueue(self, event),
+        }
+    }
+
+    pub(super) fn handle(&self) -> &cl::CommandQueue {
+        &self.queue
     }
 
     /// Queues a copy of floats to a buffer, from its float `offset` on. The floats must not change until
@@ -151,7 +186,7 @@ impl Queue {
             )
         };
         call("writing a buffer", queued)?;
-        Ok(Event(event))
+        Ok(event.into())
     }
 
     /// Queues a copy of floats from a buffer, from its float `offset` on; they are there after
@@ -175,7 +210,7 @@ impl Queue {
             )
         };
         call("reading a buffer", queued)?;
-        Ok(Event(event))
+        Ok(event.into())
     }
 
     /// Copies bytes to a buffer and waits.

@@ -4,6 +4,7 @@ mod concat;
 mod direct;
 mod elementwise;
 mod geometry;
+mod im2col;
 mod pool;
 mod softmax;
 mod support;
@@ -16,6 +17,8 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
     &[
         &direct::Conv,
         &direct::Linear,
+        &im2col::Gemm("conv2d"),
+        &im2col::Gemm("linear"),
         &elementwise::Affine,
         &elementwise::Activate,
         &elementwise::Add,

@@ -1,6 +1,6 @@
 //! What kernels take of an operation besides its kind, and what they share when they are staged.
 
-use dlis_backend::{Epilogue, OpSpec, Support, TensorSpec};
+use dlis_backend::{Epilogue, Layout, OpSpec, Support, TensorSpec};
 use dlis_formats::{DType, Format};
 use dlis_model::Activation;
 
@@ -26,6 +26,14 @@ pub(crate) fn dense(op: &OpSpec) -> Support {
     Support::when(dense, "it executes dense weights only")
 }
 
+/// Whether the weight is stored in this format.
+pub(crate) fn format(op: &OpSpec, format: Format) -> Support {
+    match op.weight {
+        Some(found) if found == format => Support::Yes,
+        _ => Support::No(format!("it executes {format} weights only").into()),
+    }
+}
+
 /// Whether nothing but an activation follows.
 pub(crate) fn no_residual(op: &OpSpec) -> Support {
     Support::when(!op.epilogue.residual, "it adds no residual")
@@ -39,6 +47,15 @@ pub(crate) fn no_epilogue(op: &OpSpec) -> Support {
 /// Whether all tensors are of one layout.
 pub(crate) fn one_layout(op: &OpSpec) -> Support {
     Support::when(op.common_layout().is_some(), "its tensors must be of one layout")
+}
+
+/// Whether the channels of a pixel are neighbours in all tensors.
+pub(crate) fn channels_last(op: &OpSpec) -> Support {
+    Support::when(op.common_layout() == Some(Layout::Nhwc) || is_layout_free(op), "it executes NHWC tensors only")
+}
+
+fn is_layout_free(op: &OpSpec) -> bool {
+    op.inputs.iter().chain([&op.output]).all(TensorSpec::is_layout_free)
 }
 
 /// The compiler's options for what follows an operation.
