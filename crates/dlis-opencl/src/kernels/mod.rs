@@ -6,8 +6,11 @@ mod elementwise;
 mod geometry;
 mod im2col;
 mod pool;
+mod quantized;
 mod softmax;
 mod support;
+
+use dlis_formats::Format;
 
 use crate::kernel::DeviceKernel;
 
@@ -29,5 +32,18 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
         &pool::GlobalAvgPool,
         &concat::Concat,
         &softmax::Softmax,
+        &quantized::elementwise::Quantize,
+        &quantized::elementwise::Dequantize,
+        &quantized::direct::Conv(Format::Int8),
+        &quantized::direct::Conv(Format::Int4),
+        &quantized::direct::Linear(Format::Int8),
+        &quantized::direct::Linear(Format::Int4),
+        &quantized::pool::MaxPool,
+        &quantized::pool::AvgPool,
+        &quantized::pool::GlobalAvgPool,
+        &quantized::elementwise::Add,
+        &quantized::elementwise::Activate,
+        &quantized::elementwise::Concat,
+        &quantized::elementwise::Reorder,
     ]
 }
