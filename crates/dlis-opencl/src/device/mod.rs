@@ -3,7 +3,6 @@
 
 mod buffer;
 pub(crate) mod cache;
-mod cache;
 pub(crate) mod clblast;
 mod info;
 mod launch;
