@@ -1,5 +1,6 @@
 //! `cargo xtask explain`.
 
+use dlis_backend::Durations;
 use dlis_experiment::catalogue::{backend, has_kernel};
 use dlis_runtime::{Planner, Session, TuneCache, chrome_trace};
 
@@ -61,6 +62,16 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
             ]);
         }
         say!("{table}");
+        if let Some(durations) = session.durations() {
+            let Durations { compile_ns, prepare_ns, upload_ns, kernels_ns, download_ns, run_ns } = durations;
+            let [compile, prepare] = [compile_ns, prepare_ns].map(|ns| ns as f64 / 1e6);
+            let [upload, kernels, download, run] =
+                [upload_ns, kernels_ns, download_ns, run_ns].map(|ns| ns as f64 / 1e3);
+            say!(
+                "once: compiling {compile:.1} ms, weights {prepare:.1} ms; a run: upload {upload:.1} us, kernels \
+                 {kernels:.1} us, download {download:.1} us, {run:.1} us as the host sees it"
+            );
+        }
     }
     Ok(())
 }

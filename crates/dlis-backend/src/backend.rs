@@ -92,6 +92,23 @@ pub struct Residency {
     pub scratch_bytes: usize,
 }
 
+/// Where the time of a device went, in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durations {
+    /// Compiling programs, or finding them compiled: once.
+    pub compile_ns: u64,
+    /// Packing and uploading weights: once.
+    pub prepare_ns: u64,
+    /// The last run's input to the device.
+    pub upload_ns: u64,
+    /// From the start of its first kernel to the end of its last.
+    pub kernels_ns: u64,
+    /// Its result from the device.
+    pub download_ns: u64,
+    /// All of it, as the host saw it.
+    pub run_ns: u64,
+}
+
 /// The time that one step took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepTrace {
@@ -128,6 +145,11 @@ pub trait Executable: fmt::Debug + Send {
     /// Runs the network so many times on the input that the last run left on a device, without transfers, and returns
     /// the time of one, in ns; `None` where the host's memory is the device's, so that there are no transfers.
     fn run_resident(&mut self, _runs: usize) -> Option<Result<f64, ExecuteError>> {
+        None
+    }
+
+    /// Where the time of preparing and of the last run went, if a device says so.
+    fn durations(&self) -> Option<Durations> {
         None
     }
 

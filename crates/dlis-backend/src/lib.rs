@@ -22,7 +22,7 @@ mod program;
 mod tensor;
 
 pub use arena::AlignedBytes;
-pub use backend::{Backend, CompileError, Executable, ExecuteError, Residency, StepTrace};
+pub use backend::{Backend, CompileError, Durations, Executable, ExecuteError, Residency, StepTrace};
 pub use chunks::{Dealer, guided_chunk};
 pub use executor::{Executor, ParseScheduleError, Schedule, Serial, static_range};
 pub use host::{HostBackend, HostExecutable};

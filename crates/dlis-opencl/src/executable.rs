@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dlis_backend::{
-    Backend, CompileError, Executable, ExecuteError, Kernel, OpSpec, OpWeights, Program, Residency, Slot, StepTrace,
+    Backend, CompileError, Durations, Executable, ExecuteError, Kernel, OpSpec, OpWeights, Program, Residency, Slot,
+    StepTrace,
 };
 use dlis_formats::DType;
 
@@ -15,21 +16,6 @@ use crate::error::OpenClError;
 use crate::host::Bound;
 use crate::kernel::{FusedStep, Operand, Operands, Stage};
 use crate::precision::Precision;
-
-/// Where time went, in ns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Durations {
-    /// Compiling programs, packing and uploading weights: once.
-    pub prepare_ns: u64,
-    /// The last run's input to the device.
-    pub upload_ns: u64,
-    /// From the start of its first kernel to the end of its last.
-    pub kernels_ns: u64,
-    /// Its result from the device.
-    pub download_ns: u64,
-    /// All of it, as the host saw it.
-    pub run_ns: u64,
-}
 
 /// Steps that are launched together: one, or several that a [`Fusion`](crate::Fusion) made one of.
 struct Group {
@@ -67,7 +53,7 @@ impl OpenClExecutable {
         program: &Program,
         weights: &[OpWeights<'_>],
     ) -> Result<Self, CompileError> {
-        let start = Instant::now();
+        let (start, compiled) = (Instant::now(), backend.device().compile_ns());
         program.validate()?;
         if weights.len() != program.steps.len() {
             return Err(CompileError::WeightCount { steps: program.steps.len(), weights: weights.len() });
@@ -88,13 +74,10 @@ impl OpenClExecutable {
             device: backend.device().info().to_string(),
             reason: error.to_string(),
         })?;
-        executable.durations.prepare_ns = nanoseconds(start);
+        let compile_ns = backend.device().compile_ns().saturating_sub(compiled);
+        executable.durations.compile_ns = compile_ns;
+        executable.durations.prepare_ns = nanoseconds(start).saturating_sub(compile_ns);
         Ok(executable)
-    }
-
-    /// Where the time of preparing and of the last run went.
-    pub fn durations(&self) -> Durations {
-        self.durations
     }
 
     fn failed(&self, error: &OpenClError) -> ExecuteError {
@@ -371,6 +354,10 @@ impl Executable for OpenClExecutable {
             Ok(nanoseconds(start) as f64 / runs.max(1) as f64)
         };
         Some(queue_all().map_err(|error| self.failed(&error)))
+    }
+
+    fn durations(&self) -> Option<Durations> {
+        Some(self.durations)
     }
 
     fn residency(&self) -> Residency {

@@ -48,6 +48,6 @@ mod tune;
 pub use backend::{OpenClBackend, kernel_ids};
 pub use device::{Arg, Buffer, Device, DeviceInfo, DeviceKind, Event, Launch, Pinned, Program, Queue, devices};
 pub use error::OpenClError;
-pub use executable::{Durations, OpenClExecutable};
+pub use executable::OpenClExecutable;
 pub use kernel::{DeviceKernel, FusedStep, Fusion, Operand, Operands, Stage, Staged};
 pub use precision::Precision;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use dlis_backend::{Backend, Executable, Program, Residency, StepTrace};
+use dlis_backend::{Backend, Durations, Executable, Program, Residency, StepTrace};
 use ndarray::{Array2, ArrayView4};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,11 @@ impl Session {
     /// [`SessionError`] if the device fails.
     pub fn run_resident(&mut self, runs: usize) -> Option<Result<f64, SessionError>> {
         Some(self.executable.run_resident(runs)?.map_err(SessionError::from))
+    }
+
+    /// Where the time of preparing and of the last run went, if the backend is a device.
+    pub fn durations(&self) -> Option<Durations> {
+        self.executable.durations()
     }
 
     /// The bytes it holds.

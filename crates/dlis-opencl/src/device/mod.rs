@@ -11,6 +11,7 @@ mod queue;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ocl_core as cl;
@@ -29,6 +30,8 @@ pub struct Device {
     id: cl::DeviceId,
     context: cl::Context,
     programs: Mutex<HashMap<String, Program>>,
+    /// Time spent compiling programs, or loading compiled ones.
+    compile_ns: AtomicU64,
 }
 
 impl Device {
@@ -57,9 +60,14 @@ impl Device {
         let (info, platform, id) = all.into_iter().nth(index).expect("the index was found among them");
         let properties = cl::ContextProperties::new().platform(platform);
         let context = call("creating a context", cl::create_context(Some(&properties), &[id], None, None))?;
-        let device = Arc::new(Self { info, id, context, programs: Mutex::default() });
+        let device = Arc::new(Self { info, id, context, programs: Mutex::default(), compile_ns: AtomicU64::new(0) });
         open.insert(index, Arc::clone(&device));
         Ok(device)
+    }
+
+    /// Time that compiling programs has taken in this process, in ns.
+    pub fn compile_ns(&self) -> u64 {
+        self.compile_ns.load(Ordering::Relaxed)
     }
 
     /// What it says of itself.

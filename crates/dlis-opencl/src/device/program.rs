@@ -2,7 +2,9 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use ocl_core as cl;
 use sha2::{Digest, Sha256};
@@ -46,6 +48,7 @@ impl Device {
         if let Some(program) = programs.get(&key) {
             return Ok(program.clone());
         }
+        let start = Instant::now();
         let program = match self.read_cache(&key) {
             Some(program) => program,
             None => {
@@ -55,6 +58,8 @@ impl Device {
                 program
             }
         };
+        let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.compile_ns.fetch_add(took, Ordering::Relaxed);
         programs.insert(key, program.clone());
         Ok(program)
     }
