@@ -1,6 +1,6 @@
 //! The numbers that quantised operations are computed with: divided and rounded here, once.
 
-use dlis_backend::{OpSpec, OpWeights};
+use dlis_backend::OpWeights;
 use dlis_formats::{DType, Format, Quantization, Weight};
 use dlis_model::Activation;
 
@@ -85,7 +85,7 @@ pub(super) struct Weighted {
 }
 
 impl Weighted {
-    /// Of a layer whose weights have these scales, with room for `slots` channels.
+    /// Of a layer whose weights have these scales; of `slots` slots, a channel has the one that `slot` says.
     ///
     /// # Errors
     ///
@@ -95,25 +95,35 @@ impl Weighted {
         weights: OpWeights<'_>,
         scales: &[f32],
         slots: usize,
+        slot: impl Fn(usize) -> usize,
     ) -> Result<Self, OpenClError> {
         let (op, input) = (stage.op, input(weights, 0));
-        let mut constants = [0.0; 6];
+        let mut constants = [0.0; 8];
+        let activation = op.epilogue.activation;
         let mut scale = 1.0;
         if op.output.dtype == DType::U8 {
             let output = output(weights);
-            let rounding = Rounding::new(output, op.epilogue.activation);
+            let rounding = Rounding::new(output, activation);
             scale = f64::from(output.scale());
             constants[..3].copy_from_slice(&[rounding.low, rounding.high, f32::from(rounding.zero_point)]);
             if let Some(residual) = weights.quantization.residual {
                 constants[3..5].copy_from_slice(&[multiplier(residual, output), f32::from(residual.zero_point())]);
             }
+        } else {
+            constants[..2].copy_from_slice(&match activation {
+                None | Some(Activation::Sigmoid) => [f32::NEG_INFINITY, f32::INFINITY],
+                Some(Activation::Relu) => [0.0, f32::INFINITY],
+                Some(Activation::Relu6) => [0.0, 6.0],
+            });
         }
         constants[5] = f32::from(input.zero_point());
+        constants[6] = f32::from(u8::from(op.epilogue.residual));
+        constants[7] = f32::from(u8::from(activation == Some(Activation::Sigmoid)));
         let (mut multipliers, mut biases) = (vec![0.0; slots], vec![0.0; slots]);
         for (channel, &of_weight) in scales.iter().enumerate() {
-            multipliers[channel] = narrow(f64::from(input.scale()) * f64::from(of_weight) / scale);
+            multipliers[slot(channel)] = narrow(f64::from(input.scale()) * f64::from(of_weight) / scale);
             let bias = weights.bias.and_then(|bias| bias.get(channel)).copied().unwrap_or(0.0);
-            biases[channel] = narrow(f64::from(bias) / scale);
+            biases[slot(channel)] = narrow(f64::from(bias) / scale);
         }
         let device = stage.device;
         Ok(Self {
@@ -129,26 +139,11 @@ impl Weighted {
     }
 }
 
-/// The compiler's options for a layer with weights: what it makes and what follows.
-pub(super) fn options(op: &OpSpec, format: Format, has_ptx: bool) -> String {
-    let bytes = op.output.dtype == DType::U8;
-    let mut options = String::new();
-    if bytes {
-        // Bounds do what activations do.
-        options.push_str("-DBYTES");
-        if op.epilogue.residual {
-            options.push_str(" -DRESIDUAL");
-        }
-    } else {
-        options.push_str(&crate::kernels::support::epilogue_options(op.epilogue));
-    }
-    if format == Format::Int4 {
-        options.push_str(" -DFOUR_BITS");
-    }
-    if has_ptx {
-        options.push_str(" -DPTX");
-    }
-    options
+/// The compiler's options for a layer with weights. What follows the layer is told at run time.
+pub(super) fn options(stage: &Stage<'_>, format: Format) -> String {
+    let made = if stage.op.output.dtype == DType::U8 { " -DBYTES" } else { "" };
+    let bits = if format == Format::Int4 { " -DFOUR_BITS" } else { "" };
+    format!("{}{made}{bits}", ptx(stage))
 }
 
 /// The integers of an int8 or int4 weight as they are stored, row-major, and its scales, one a row. Rows of four-bit
@@ -181,4 +176,11 @@ pub(super) fn integers(weights: OpWeights<'_>) -> (Vec<i8>, &[f32]) {
 /// The compiler's options where nothing but the device matters.
 pub(super) fn ptx(stage: &Stage<'_>) -> &'static str {
     if stage.device.info().has_tensor_cores() { "-DPTX" } else { "" }
+}
+
+/// What the sum of each row's products with plain bytes, zero points in the padding, starts from to be that of steps
+/// from the zero point.
+pub(super) fn corrections(values: &[i8], rows: usize, zero_point: u8) -> Vec<i32> {
+    let sum = |row: &[i8]| row.iter().map(|&value| i32::from(value)).sum::<i32>();
+    values.chunks((values.len() / rows).max(1)).map(|row| -i32::from(zero_point) * sum(row)).collect()
 }

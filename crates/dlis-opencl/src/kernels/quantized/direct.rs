@@ -61,12 +61,12 @@ fn stage(stage: &Stage<'_>, weights: OpWeights<'_>, format: Format) -> Result<St
     let op = stage.op;
     let (window, groups) = window(op).expect("support has checked the operation");
     let source = format!("{}{RESCALE}{SOURCE}", geometry::definitions());
-    let options = constants::options(op, format, stage.device.info().has_tensor_cores());
+    let options = constants::options(stage, format);
     let program = stage.program("direct_u8", &source, &options)?;
     let extents = geometry::upload(stage.device, op, window, groups)?;
     let (bytes, scales) = constants::stored(weights);
     let weight = stage.device.upload(&bytes)?;
-    let constants = Weighted::upload(stage, weights, scales, op.output.channels)?;
+    let constants = Weighted::upload(stage, weights, scales, op.output.channels, |channel| channel)?;
     let args = args(stage, &extents, &constants, &weight);
     let launch = Launch::new(&program, "conv2d", &args, [op.output.elements(), 1, 1], None)?;
     Ok(Staged { launches: vec![launch], weight_bytes: weight.bytes() + constants.bytes() })

@@ -8,6 +8,10 @@
 
 mod accepts;
 mod constants;
+pub(super) mod depthwise;
 pub(super) mod direct;
 pub(super) mod elementwise;
+pub(super) mod gemm;
 pub(super) mod pool;
+pub(super) mod tile;
+mod tiles;
