@@ -1,6 +1,7 @@
 //! The kernels, one file an operation or algorithm.
 
 mod concat;
+mod cpu;
 mod direct;
 mod elementwise;
 mod geometry;
@@ -18,6 +19,12 @@ use crate::kernel::DeviceKernel;
 /// planner takes the first.
 pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
     &[
+        &cpu::Conv,
+        &cpu::Depthwise,
+        &cpu::Linear,
+        &cpu::Pool::Max,
+        &cpu::Pool::Average,
+        &cpu::Pool::GlobalAverage,
         &direct::Conv,
         &direct::Linear,
         &im2col::Gemm("conv2d"),

@@ -20,7 +20,8 @@ pub(crate) struct AvgPool;
 /// `global_avg_pool/*/none/direct/opencl`
 pub(crate) struct GlobalAvgPool;
 
-fn supports(op: &OpSpec, window: Window) -> Support {
+/// Whether it is a pooling of floats whose window programs can count.
+pub(crate) fn supports(op: &OpSpec, window: Window) -> Support {
     support::floats(op)
         .and(|| support::no_residual(op))
         .and(|| Support::when(geometry::fits(window), "its window is larger than programs can count"))
@@ -47,7 +48,7 @@ fn stage(stage: &Stage<'_>, name: &'static str, pool: Pool) -> Result<Staged, Op
 }
 
 /// The whole image as a window.
-fn global(op: &OpSpec) -> Pool {
+pub(crate) fn global(op: &OpSpec) -> Pool {
     let kernel = [op.inputs[0].height, op.inputs[0].width];
     Pool { window: Window { kernel, ..Window::square(1) }, include_padding: false }
 }

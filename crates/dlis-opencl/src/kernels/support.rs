@@ -58,16 +58,20 @@ fn is_layout_free(op: &OpSpec) -> bool {
     op.inputs.iter().chain([&op.output]).all(TensorSpec::is_layout_free)
 }
 
-/// The compiler's options for what follows an operation.
-pub(crate) fn epilogue_options(epilogue: Epilogue) -> String {
-    let activation = match epilogue.activation {
+/// The number of the activation that follows an operation, as in `common.cl`.
+pub(crate) fn activation_number(epilogue: Epilogue) -> i32 {
+    match epilogue.activation {
         None => 0,
         Some(Activation::Relu) => 1,
         Some(Activation::Relu6) => 2,
         Some(Activation::Sigmoid) => 3,
-    };
+    }
+}
+
+/// The compiler's options for what follows an operation.
+pub(crate) fn epilogue_options(epilogue: Epilogue) -> String {
     let residual = if epilogue.residual { " -DRESIDUAL" } else { "" };
-    format!("-DACTIVATION={activation}{residual}")
+    format!("-DACTIVATION={}{residual}", activation_number(epilogue))
 }
 
 /// The strides of a tensor's elements from image to image, channel to channel, row to row and column to column.

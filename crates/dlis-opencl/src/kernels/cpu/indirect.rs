@@ -1,0 +1,129 @@
+//! Convolutions and linear layers as matrix products without the matrix (Dukhan 2019, "The Indirect Convolution
+//! Algorithm"): each pixel of a tile has a pointer to the input channels under the tap at hand, or to zeros in the
+//! padding, and the sums of a tile stay in registers until all taps and channels are done.
+
+use dlis_backend::{KernelId, OpSpec, OpWeights, Operation, Support};
+
+use super::{Tile, processor, supports};
+use crate::device::Device;
+use crate::error::OpenClError;
+use crate::kernel::{DeviceKernel, Stage, Staged};
+use crate::kernels::{direct, geometry, support};
+use crate::precision::Precision;
+use crate::tune;
+
+const SOURCE: &str = include_str!("indirect.cl");
+
+/// `conv2d/*/dense/indirect-gemm/opencl`
+pub(crate) struct Conv;
+
+/// `linear/*/dense/indirect-gemm/opencl`
+pub(crate) struct Linear;
+
+/// Tiles for 32 registers of 16 floats, and for 16 of 8: the sums, a row of weights and a value must fit.
+const WIDE: [Tile; 8] = [
+    Tile::new(14, 2),
+    Tile::new(12, 2),
+    Tile::new(8, 3),
+    Tile::new(16, 1),
+    Tile::new(8, 2),
+    Tile::new(4, 4),
+    Tile::new(2, 4),
+    Tile::new(1, 4),
+];
+const NARROW: [Tile; 4] = [Tile::new(6, 1), Tile::new(4, 1), Tile::new(2, 2), Tile::new(1, 4)];
+
+/// The tiles that may be the fastest, the one that is expected to be first.
+fn tiles(op: &OpSpec, device: &Device) -> Vec<Tile> {
+    let info = device.info();
+    let mut tiles = if info.vector_floats >= super::LANES { WIDE.to_vec() } else { NARROW.to_vec() };
+    // A step of a tile multiplies a row of weights and loads it, and a value a pixel; some tiles are cut off by the
+    // edges of the output, and the last are computed while other cores have nothing left to do.
+    let expected = |tile: &Tile| {
+        let [along_pixels, along_channels] = tile.grid(op);
+        let rounds = (along_pixels * along_channels).div_ceil(info.compute_units.max(1));
+        let step = (tile.pixels * tile.vectors).max(4) + tile.vectors;
+        rounds * step
+    };
+    tiles.sort_by_key(expected);
+    tiles
+}
+
+/// The weight as `[block of channels][tap][input channel][block]`, zeros beyond the last channel.
+fn pack(weights: OpWeights<'_>, taps: usize, inputs: usize, outputs: usize, block: usize) -> Vec<f32> {
+    let mut packed = vec![0.0; outputs.next_multiple_of(block) * taps * inputs];
+    let dense = weights.weight.map(|weight| weight.to_f32());
+    let dense = dense.iter().flat_map(|dense| dense.iter());
+    for (index, &value) in dense.enumerate() {
+        let (tap, input, output) = (index % taps, index / taps % inputs, index / taps / inputs);
+        packed[((output / block * taps + tap) * inputs + input) * block + output % block] = value;
+    }
+    packed
+}
+
+fn stage_as(stage: &Stage<'_>, weights: OpWeights<'_>, tile: Tile) -> Result<Staged, OpenClError> {
+    let op = stage.op;
+    let (window, groups) = direct::window(op).expect("support has checked the operation");
+    let program = super::program(stage, "indirect", SOURCE, &tile.to_string())?;
+    let geometry = geometry::upload(stage.device, op, window, groups)?;
+    let inputs = op.inputs[0].channels;
+    let weight = stage.upload_real(&pack(weights, window.taps(), inputs, op.output.channels, tile.block()))?;
+    let bias = super::upload_bias(stage, weights.bias, tile)?;
+    let zeros = stage.upload_real(&vec![0.0; inputs])?;
+    let weight_bytes = weight.bytes() + bias.bytes();
+    let launch = super::launch(stage, &program, "conv2d", [&geometry, &weight, &bias, &zeros], tile)?;
+    Ok(Staged { launches: vec![launch], weight_bytes })
+}
+
+fn stage(kernel: &KernelId, stage: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
+    tune::fastest(stage, kernel, &tiles(stage.op, stage.device), |&tile| stage_as(stage, weights, tile))
+}
+
+fn supports_window(op: &OpSpec) -> Support {
+    match direct::window(op) {
+        Some((window, groups)) => supports(op, window).and(|| Support::when(groups == 1, "it convolves one group")),
+        None => support::another_operation(),
+    }
+}
+
+impl DeviceKernel for Conv {
+    fn id(&self, precision: Precision) -> KernelId {
+        KernelId::new("conv2d", precision.name(), "dense", "indirect-gemm", "opencl")
+    }
+
+    fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
+        match op.operation {
+            Operation::Conv2d(_) => processor(device).and(|| supports_window(op)),
+            _ => support::another_operation(),
+        }
+    }
+
+    fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {
+        0.6
+    }
+
+    fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
+        stage(&self.id(to.precision), to, weights)
+    }
+}
+
+impl DeviceKernel for Linear {
+    fn id(&self, precision: Precision) -> KernelId {
+        KernelId::new("linear", precision.name(), "dense", "indirect-gemm", "opencl")
+    }
+
+    fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
+        match op.operation {
+            Operation::Linear(_) => processor(device).and(|| supports_window(op)),
+            _ => support::another_operation(),
+        }
+    }
+
+    fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {
+        0.6
+    }
+
+    fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
+        stage(&self.id(to.precision), to, weights)
+    }
+}
