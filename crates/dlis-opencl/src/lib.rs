@@ -41,6 +41,7 @@ mod executable;
 mod host;
 mod kernel;
 mod kernels;
+mod nvidia;
 mod peaks;
 mod precision;
 mod tune;

@@ -21,6 +21,11 @@ impl Buffer {
         self.bytes
     }
 
+    /// Whether both are the same memory.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.memory.as_ptr() == other.memory.as_ptr()
+    }
+
     pub(super) fn of(memory: cl::Mem, bytes: usize) -> Self {
         Self { memory, bytes }
     }

@@ -2,18 +2,19 @@
 
 mod concat;
 mod cpu;
-mod direct;
+pub(crate) mod direct;
 mod elementwise;
-mod geometry;
+pub(crate) mod geometry;
 mod im2col;
 mod pool;
 mod quantized;
 mod softmax;
-mod support;
+pub(crate) mod support;
 
 use dlis_formats::Format;
 
 use crate::kernel::DeviceKernel;
+use crate::nvidia::persistent::Persistent;
 
 /// Every kernel, in the order in which they are listed to users. Of two that expect to take the same time the
 /// planner takes the first.
@@ -61,5 +62,13 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
         &quantized::elementwise::Activate,
         &quantized::elementwise::Concat,
         &quantized::elementwise::Reorder,
+        &Persistent::CONV2D,
+        &Persistent::LINEAR,
+        &Persistent::MAX_POOL,
+        &Persistent::AVG_POOL,
+        &Persistent::GLOBAL_AVG_POOL,
+        &Persistent::ADD,
+        &Persistent::ACTIVATION,
+        &Persistent::REORDER,
     ]
 }

@@ -1,0 +1,3 @@
+//! Kernels for NVIDIA GPUs, in OpenCL C with inline PTX.
+
+pub(crate) mod persistent;
