@@ -17,11 +17,12 @@ const SOURCE: &str = include_str!("depthwise.cl");
 /// `conv2d/u8/int8/depthwise/opencl`
 pub(crate) struct Depthwise;
 
-/// Channels of a work-item: a processor's vector, or as many as keep a graphics processor's threads many.
-fn lanes(device: &Device) -> usize {
+/// Channels and pixels of a work-item: as many as a processor loads weights and constants for, or as few as keep a
+/// graphics processor's threads many.
+fn tile(device: &Device) -> [usize; 2] {
     match device.info().kind {
-        DeviceKind::Cpu => 16,
-        DeviceKind::Gpu => 4,
+        DeviceKind::Cpu => [16, 4],
+        DeviceKind::Gpu => [4, 1],
     }
 }
 
@@ -36,7 +37,7 @@ impl DeviceKernel for Depthwise {
         Support::when(conv.is_depthwise(), "it convolves every channel on its own")
             .and(|| accepts::weighted(op, Format::Int8, conv.window.taps()))
             .and(|| Support::when(nhwc, "it computes on nhwc activations only"))
-            .and(|| Support::when(op.output.channels >= lanes(device), "it has channels for no vector"))
+            .and(|| Support::when(op.output.channels >= tile(device)[0], "it has channels for no vector"))
             .and(|| Support::when(geometry::fits(conv.window), "its window is larger than programs can count"))
     }
 
@@ -48,8 +49,8 @@ impl DeviceKernel for Depthwise {
         let (op, device) = (stage.op, stage.device);
         let Operation::Conv2d(conv) = op.operation else { unreachable!("support has checked it") };
         let source = format!("{}{RESCALE}{SOURCE}", geometry::definitions());
-        let lanes = lanes(device);
-        let options = format!("{} -DLANES={lanes}", constants::options(stage, Format::Int8));
+        let [lanes, pixels] = tile(device);
+        let options = format!("{} -DLANES={lanes} -DPIXELS={pixels}", constants::options(stage, Format::Int8));
         let program = stage.program("depthwise_u8", &source, &options)?;
         let extents = geometry::upload(device, op, conv.window, conv.groups)?;
         let (values, scales) = constants::integers(weights);
@@ -58,8 +59,8 @@ impl DeviceKernel for Depthwise {
         let weight = device.upload(&packed)?;
         let constants = Weighted::upload(stage, weights, scales, channels, |channel| channel)?;
         let args = args(stage, &extents, &constants, &weight);
-        let items = op.output.batch * op.output.pixels() * channels.div_ceil(lanes);
-        let launch = Launch::new(&program, "depthwise", &args, [items, 1, 1], None)?;
+        let runs = op.output.batch * op.output.height * op.output.width.div_ceil(pixels);
+        let launch = Launch::new(&program, "depthwise", &args, [runs * channels.div_ceil(lanes), 1, 1], None)?;
         Ok(Staged { launches: vec![launch], weight_bytes: weight.bytes() + constants.bytes() })
     }
 }
