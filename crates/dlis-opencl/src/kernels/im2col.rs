@@ -14,7 +14,7 @@ use crate::kernel::{DeviceKernel, Stage, Staged};
 use crate::kernels::{direct, geometry, support};
 use crate::precision::Precision;
 
-const SOURCE: &str = include_str!("im2col.cl");
+const SOURCE: &str = concat!(include_str!("epilogue.cl"), include_str!("im2col.cl"));
 
 /// Most floats of columns at a time, at least one image's.
 const MAX_COLUMNS: usize = 64 << 20;
@@ -52,8 +52,7 @@ impl Products {
 
     fn launches(&self, stage: &Stage<'_>, weight: &Buffer, bias: Option<&[f32]>) -> Result<Vec<Launch>, OpenClError> {
         let op = stage.op;
-        let options = support::epilogue_options(op.epilogue);
-        let program = stage.program("im2col", &format!("{}{SOURCE}", geometry::definitions()), &options)?;
+        let program = stage.program("im2col", &format!("{}{SOURCE}", geometry::definitions()), "")?;
         let extents = geometry::upload(stage.device, op, self.window, self.groups)?;
         let operands = stage.operands;
         let (x, y) = (&operands.inputs[0], &operands.output);
@@ -79,8 +78,10 @@ impl Products {
                     Arg::int(x.offset),
                     Arg::Buffer(columns),
                     Arg::int(first),
+                    Arg::int(self.row),
                 ];
-                launches.push(Launch::new(&program, "im2col", &args, [self.row, rows, 1], None)?);
+                let (global, local) = support::in_groups([self.row, rows, 1]);
+                launches.push(Launch::new(&program, "im2col", &args, global, local)?);
             }
             for group in 0..self.groups {
                 let matrix = |buffer: &Buffer, offset, stride| Matrix { buffer: buffer.clone(), offset, stride };
@@ -103,8 +104,11 @@ impl Products {
             Arg::Buffer(&y.buffer),
             Arg::int(y.offset),
             Arg::int(channels),
+            support::epilogue(op.epilogue),
+            Arg::int(op.output.elements()),
         ];
-        launches.push(Launch::new(&program, "finish", &args, [op.output.elements(), 1, 1], None)?);
+        let (global, local) = support::in_groups([op.output.elements(), 1, 1]);
+        launches.push(Launch::new(&program, "finish", &args, global, local)?);
         Ok(launches)
     }
 }

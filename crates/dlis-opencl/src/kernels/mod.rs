@@ -4,11 +4,13 @@ mod concat;
 mod cpu;
 pub(crate) mod direct;
 mod elementwise;
+mod gemm;
 pub(crate) mod geometry;
 mod im2col;
 mod pool;
 mod quantized;
 mod softmax;
+mod sparse;
 pub(crate) mod support;
 
 use dlis_formats::Format;
@@ -28,8 +30,42 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
         &cpu::Pool::GlobalAverage,
         &direct::Conv,
         &direct::Linear,
+        &gemm::Gemm("conv2d", Format::DenseF32),
+        &gemm::Gemm("conv2d", Format::DenseF16),
+        &gemm::Gemm("conv2d", Format::Int8),
+        &gemm::Gemm("conv2d", Format::Int4),
+        &gemm::Gemm("conv2d", Format::Ternary2Bit),
+        &gemm::Gemm("conv2d", Format::Ternary5In8),
+        &gemm::Gemm("conv2d", Format::TwoFour),
+        &gemm::Gemm("linear", Format::DenseF32),
+        &gemm::Gemm("linear", Format::DenseF16),
+        &gemm::Gemm("linear", Format::Int8),
+        &gemm::Gemm("linear", Format::Int4),
+        &gemm::Gemm("linear", Format::Ternary2Bit),
+        &gemm::Gemm("linear", Format::Ternary5In8),
+        &gemm::Gemm("linear", Format::TwoFour),
+        &gemm::Depthwise(Format::DenseF16),
+        &gemm::Depthwise(Format::Int8),
+        &gemm::Depthwise(Format::Int4),
+        &gemm::Depthwise(Format::Ternary2Bit),
+        &gemm::Depthwise(Format::Ternary5In8),
+        &gemm::Depthwise(Format::TwoFour),
         &im2col::Gemm("conv2d"),
         &im2col::Gemm("linear"),
+        &sparse::DirectSparse("conv2d", Format::CsrF32),
+        &sparse::DirectSparse("conv2d", Format::CsrF16),
+        &sparse::DirectSparse("conv2d", Format::Bsr1x4),
+        &sparse::DirectSparse("conv2d", Format::Bsr4x1),
+        &sparse::DirectSparse("conv2d", Format::Bsr8x1),
+        &sparse::DirectSparse("conv2d", Format::Bsr16x1),
+        &sparse::DirectSparse("linear", Format::CsrF32),
+        &sparse::DirectSparse("linear", Format::CsrF16),
+        &sparse::DirectSparse("linear", Format::Bsr1x4),
+        &sparse::DirectSparse("linear", Format::Bsr4x1),
+        &sparse::DirectSparse("linear", Format::Bsr8x1),
+        &sparse::DirectSparse("linear", Format::Bsr16x1),
+        &sparse::Paper("conv2d"),
+        &sparse::Paper("linear"),
         &elementwise::Affine,
         &elementwise::Activate,
         &elementwise::Add,

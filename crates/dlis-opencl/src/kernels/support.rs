@@ -4,7 +4,7 @@ use dlis_backend::{Epilogue, Layout, OpSpec, Support, TensorSpec};
 use dlis_formats::{DType, Format};
 use dlis_model::Activation;
 
-use crate::device::Buffer;
+use crate::device::{Arg, Buffer};
 use crate::error::OpenClError;
 use crate::kernel::Stage;
 use crate::precision::Precision;
@@ -72,6 +72,20 @@ pub(crate) fn activation_number(epilogue: Epilogue) -> i32 {
 pub(crate) fn epilogue_options(epilogue: Epilogue) -> String {
     let residual = if epilogue.residual { " -DRESIDUAL" } else { "" };
     format!("-DACTIVATION={}{residual}", activation_number(epilogue))
+}
+
+/// Work-items of a group where a kernel does not say: fewer kinds of groups are fewer compilations.
+const GROUP: usize = 64;
+
+/// The work of `count` work-items in a row and more in other dimensions, in groups of [`GROUP`]: those behind the last
+/// are for the kernel to send home.
+pub(crate) fn in_groups([count, second, third]: [usize; 3]) -> ([usize; 3], Option<[usize; 3]>) {
+    ([count.next_multiple_of(GROUP), second, third], Some([GROUP, 1, 1]))
+}
+
+/// What follows an operation, as `epilogue.cl` takes it.
+pub(crate) fn epilogue(epilogue: Epilogue) -> Arg<'static> {
+    Arg::I32(activation_number(epilogue) + if epilogue.residual { 4 } else { 0 })
 }
 
 /// The strides of a tensor's elements from image to image, channel to channel, row to row and column to column.
