@@ -85,7 +85,7 @@ impl DeviceKernel for Conv {
     }
 
     fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {
-        0.02
+        0.002
     }
 
     fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
@@ -106,7 +106,7 @@ impl DeviceKernel for Linear {
     }
 
     fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {
-        0.02
+        0.002
     }
 
     fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {

@@ -1,40 +1,12 @@
 // Convolution on u8 for graphics processors, channels last: a work-group computes TILE pixels of TILE output channels of
 // a group, each work-item 4 of 4, from words of four inputs and four weights that the work-group shares.
-//
-// The words of a sum are counted through all taps; weights are `[block of channels][word][channel of the block]`. A
-// tap in the padding reads zero points, for which `corrections`, that every sum starts from, make up.
 
+#define TILE BLOCK
 #define SIDE (TILE / 4)
 #define ITEMS (SIDE * SIDE)
 // Words that are brought to local memory together.
 #define DEPTH 8
 #define LOADS (DEPTH * TILE / ITEMS)
-
-inline int dot4(uint x, int w, int sum) {
-#ifdef PTX
-  int result;
-  __asm__("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(x), "r"(w), "r"(sum));
-  return result;
-#else
-  int4 products = convert_int4(as_uchar4(x)) * convert_int4(as_char4(w));
-  return sum + products.x + products.y + products.z + products.w;
-#endif
-}
-
-#ifdef FOUR_BITS
-// The signed nibble at bit `at`, as the byte `to` of a word.
-#define BYTE(w, at, to) (((uint)((int)((w) << (28 - (at))) >> 28) & 255u) << 8 * (to))
-
-// The first or second four of eight weights, whose nibbles are those of the inputs 0, 1, 4, 5, 2, 3, 6 and 7.
-inline int weight(__global const uint *w, int word, int channel) {
-  uint eight = w[word / 2 * TILE + channel] >> (word % 2 * 8);
-  return (int)(BYTE(eight, 0, 0) | BYTE(eight, 4, 1) | BYTE(eight, 16, 2) | BYTE(eight, 20, 3));
-}
-#define WORDS(depth) (((depth) + 7) / 8 * 2)
-#else
-inline int weight(__global const uint *w, int word, int channel) { return (int)w[word * TILE + channel]; }
-#define WORDS(depth) (((depth) + 3) / 4)
-#endif
 
 __kernel __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void
 gemm(__constant int *g, __constant float *q, __global const uchar *x, int x_at, __global const uint *w,
@@ -80,13 +52,7 @@ gemm(__constant int *g, __constant float *q, __global const uchar *x, int x_at, 
       int h = top[i] + r * DH, v = left[i] + s * DW;
       uint word = zeros;
       if (r < KH && h >= 0 && h < H && v >= 0 && v < W) {
-        __global const uchar *four = image[i] + h * XH + v * XW + c;
-        if (aligned && c + 4 <= depth) {
-          word = *(__global const uint *)four;
-        } else {
-          for (int b = 0; b < 4; b++)
-            if (c + b < depth) word = (word & ~(255u << 8 * b)) | (uint)four[b] << 8 * b;
-        }
+        word = four_inputs(image[i] + h * XH + v * XW, c, depth, aligned);
       }
       inputs[item % DEPTH][(item + i * ITEMS) / DEPTH] = word;
     }

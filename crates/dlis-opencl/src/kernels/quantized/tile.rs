@@ -16,17 +16,41 @@ use crate::kernels::direct::window;
 use crate::kernels::{geometry, support};
 use crate::precision::Precision;
 
-const SOURCE: &str = include_str!("tile.cl");
+/// What both ways of cutting a layer up share.
+const WORDS: &str = include_str!("words.cl");
 
-/// `conv2d/u8/*/tiled-gemm/opencl` and `linear/u8/*/tiled-gemm/opencl`, of a weight format.
+/// Pixels of a work-group of `sliced.cl`.
+const PIXELS: usize = 8;
+
+/// Work-items that share a sum: as many as the device's work-groups have room for, up to what is of use.
+fn slices(device: &Device) -> usize {
+    if device.info().max_work_group >= 512 { 16 } else { 8 }
+}
+
+/// `conv2d/u8/*/tiled-gemm/opencl` and `linear/u8/*/tiled-gemm/opencl`, of a weight format, and the same of
+/// `sliced-gemm`.
 pub(crate) struct Tiled {
     pub(crate) op: &'static str,
     pub(crate) format: Format,
+    /// Whether several work-items share a sum: where pixels are too few to give each its own.
+    pub(crate) slices: bool,
+}
+
+impl Tiled {
+    fn tiles(&self, op: &OpSpec, device: &Device) -> Option<Tiles> {
+        if self.slices { Tiles::of_slices(op, PIXELS) } else { Tiles::of_work_groups(op, device.info().compute_units) }
+    }
 }
 
 impl DeviceKernel for Tiled {
     fn id(&self, _: Precision) -> KernelId {
-        KernelId::new(self.op, "u8", self.format.name(), "tiled-gemm", "opencl")
+        KernelId::new(
+            self.op,
+            "u8",
+            self.format.name(),
+            if self.slices { "sliced-gemm" } else { "tiled-gemm" },
+            "opencl",
+        )
     }
 
     fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
@@ -34,7 +58,7 @@ impl DeviceKernel for Tiled {
             return support::another_operation();
         };
         let nhwc = op.common_layout() == Some(dlis_backend::Layout::Nhwc);
-        let room = device.info().max_work_group >= 256 && device.info().local_bytes >= 8 << 10;
+        let room = device.info().max_work_group >= 256 && device.info().local_bytes >= 20 << 10;
         Support::when(room, "its work-groups are larger than the device's")
             .and(|| accepts::weighted(op, self.format, terms(op, window, groups)))
             .and(|| Support::when(nhwc, "it computes on nhwc activations only"))
@@ -43,24 +67,27 @@ impl DeviceKernel for Tiled {
 
     fn efficiency(&self, op: &OpSpec, device: &Device) -> f32 {
         let info = device.info();
-        let Some(tiles) = Tiles::of_work_groups(op, info.compute_units) else { return 0.01 };
+        let Some(tiles) = self.tiles(op, device) else { return 0.01 };
+        let columns = tiles.groups * tiles.blocks();
         let filled = tiles.per_group as f32 / (tiles.blocks() * tiles.block) as f32
             * (tiles.pixels as f32 / tiles.pixels.next_multiple_of(tiles.rows) as f32);
+        // Each multiprocessor takes a work-group at least.
+        let busy = (columns * tiles.pixels.div_ceil(tiles.rows)) as f32 / info.compute_units as f32;
         match info.kind {
             // A processor has no use for local memory.
-            DeviceKind::Cpu => 0.01 * filled,
-            DeviceKind::Gpu => (0.4 * filled).max(0.01),
+            DeviceKind::Cpu => 0.001,
+            DeviceKind::Gpu => (if self.slices { 0.2 } else { 0.4 } * filled * busy.min(1.0)).max(0.004),
         }
     }
 
     fn stage(&self, stage: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
         let (op, device) = (stage.op, stage.device);
-        let ((window, groups), tiles) = window(op)
-            .zip(Tiles::of_work_groups(op, device.info().compute_units))
-            .expect("support has checked the operation");
-        let source = format!("{}{RESCALE}{SOURCE}", geometry::definitions());
+        let ((window, groups), tiles) =
+            window(op).zip(self.tiles(op, device)).expect("support has checked the operation");
+        let kernel = if self.slices { include_str!("sliced.cl") } else { include_str!("tile.cl") };
+        let source = format!("{}{RESCALE}{WORDS}{kernel}", geometry::definitions());
         let options = constants::options(stage, self.format);
-        let options = format!("{options} -DTILE={}", tiles.block);
+        let options = format!("{options} -DBLOCK={} -DSLICES={}", tiles.block, slices(device));
         let program = stage.program("tile_u8", &source, &options)?;
         let extents = geometry::upload(device, op, window, groups)?;
         let (values, scales) = constants::integers(weights);
@@ -78,9 +105,10 @@ impl DeviceKernel for Tiled {
             Arg::int(tiles.pixels),
             Arg::I32(i32::from(aligned)),
         ]);
-        let side = tiles.block / 4;
-        let global = [tiles.pixels.div_ceil(tiles.rows) * side, tiles.groups * tiles.blocks() * side, 1];
-        let launch = Launch::new(&program, "gemm", &args, global, Some([side, side, 1]))?;
+        let local = if self.slices { [tiles.block, slices(device), 1] } else { [tiles.block / 4, tiles.block / 4, 1] };
+        let groups = [tiles.pixels.div_ceil(tiles.rows), tiles.groups * tiles.blocks(), 1];
+        let global = [0, 1, 2].map(|axis| groups[axis] * local[axis]);
+        let launch = Launch::new(&program, "gemm", &args, global, Some(local))?;
         let weight_bytes = weight.bytes() + constants.bytes() + corrections.bytes();
         Ok(Staged { launches: vec![launch], weight_bytes })
     }

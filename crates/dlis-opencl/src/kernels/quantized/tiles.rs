@@ -42,6 +42,11 @@ impl Tiles {
         })
     }
 
+    /// Tiles of few pixels, whose sums work-items share.
+    pub(super) fn of_slices(op: &OpSpec, pixels: usize) -> Option<Self> {
+        Self::of(op, |_, _| [pixels, 2 * LANES])
+    }
+
     fn of(op: &OpSpec, tile: impl Fn(usize, usize) -> [usize; 2]) -> Option<Self> {
         let (window, groups) = window(op)?;
         let (depth, per_group) = (op.inputs[0].channels / groups, op.output.channels / groups);
