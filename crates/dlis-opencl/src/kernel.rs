@@ -45,7 +45,7 @@ pub struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// A program with the text of [`common.cl`](self) before it and the definitions that all programs share.
+    /// A program with the text of `common.cl` before it and the definitions that all programs share.
     ///
     /// # Errors
     ///
