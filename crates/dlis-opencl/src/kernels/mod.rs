@@ -70,6 +70,7 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
         &elementwise::Activate,
         &elementwise::Add,
         &elementwise::Scale,
+        &Persistent::REORDER,
         &elementwise::Reorder,
         &pool::MaxPool,
         &pool::AvgPool,
@@ -109,6 +110,5 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
         &Persistent::GLOBAL_AVG_POOL,
         &Persistent::ADD,
         &Persistent::ACTIVATION,
-        &Persistent::REORDER,
     ]
 }

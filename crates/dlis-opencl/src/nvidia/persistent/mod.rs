@@ -102,7 +102,13 @@ fn supports_window(op: &OpSpec) -> Support {
             support::no_residual(op)
                 .and(|| Support::when(alike, "its second input must be in the layout of its output"))
         }
-        Operation::Activation(_) | Operation::Reorder => support::no_epilogue(op),
+        Operation::Activation(_) => support::no_epilogue(op),
+        // The first kernel that can change a layout does: this one only where the product after it can take it over.
+        Operation::Reorder => support::no_epilogue(op).and(|| {
+            let few =
+                op.output.channels <= MAX_SCATTERED && op.output.batch.saturating_mul(op.output.pixels()) <= MAX_PIXELS;
+            Support::when(few, "it is for batches of few pixels, and few channels")
+        }),
         _ => Support::Yes,
     }
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use dlis_backend::{OpSpec, OpWeights, Operation, TensorSpec};
 use dlis_model::{Activation, Window};
 
-use super::job;
 use super::tile::Shape;
+use super::{MAX_SCATTERED, job};
 use crate::device::Buffer;
 use crate::error::OpenClError;
 use crate::kernel::{FusedStep, Operand};
@@ -17,7 +17,7 @@ use crate::precision::Precision;
 pub(super) const MEMORIES: usize = 5;
 
 /// A tensor somewhere in one of the memories.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Place {
     pub(super) memory: u8,
     /// In bytes.
@@ -128,8 +128,9 @@ impl<'a> Network<'a> {
         shape: Shape,
     ) -> Result<Self, OpenClError> {
         let mut memories = vec![scratch.clone()];
+        let outside: Vec<Place> =
+            steps.iter().map(|step| place(&mut memories, &step.operands.output, step.op.output, precision)).collect();
         let mut top = 0;
-        let mut outside: Vec<Place> = Vec::with_capacity(steps.len());
         let mut inside: Vec<Place> = Vec::with_capacity(steps.len());
         let mut layers = Vec::with_capacity(steps.len());
         for (index, step) in steps.iter().enumerate() {
@@ -145,10 +146,10 @@ impl<'a> Network<'a> {
                 inputs.push(source(&mut memories, operand, spec));
             }
             let residual = step.operands.residual.as_ref().map(|operand| source(&mut memories, operand, op.output));
-            let output = place(&mut memories, &step.operands.output, op.output, precision);
-            outside.push(output);
-            inside.push(if step.is_read_later {
-                output
+            // Whoever reads this place later reads what was written last.
+            let overwritten = outside[index + 1..].iter().any(|later| later.meets(&outside[index], precision));
+            inside.push(if step.is_read_later && !overwritten {
+                outside[index]
             } else {
                 let start = top;
                 top = scratch_after(top, &op.output, precision);
@@ -233,9 +234,17 @@ fn fuse<'a>(layers: Vec<Layer<'a>>, precision: Precision, shape: Shape) -> Vec<L
     fused
 }
 
-/// A depthwise convolution or mean, and the product of its result.
+/// A depthwise convolution or mean, and the product of its result; or a change of the layout of so few channels that
+/// the product can fetch them one by one.
 fn before<'a>(first: &Layer<'a>, second: &Layer<'a>) -> Option<Layer<'a>> {
     let Work::Product { window, weights, before: None, pool } = second.work else { return None };
+    if let Work::Window { mode: job::WINDOW_MAX, window: of_one, .. } = first.work
+        && of_one == Window::square(1)
+        && (first.residual, first.activation) == (None, None)
+        && second.source.spec.channels <= MAX_SCATTERED
+    {
+        return Some(Layer { source: first.source, steps: first.steps.start..second.steps.end, ..second.clone() });
+    }
     if window != Window::square(1) || first.residual.is_some() {
         return None;
     }
