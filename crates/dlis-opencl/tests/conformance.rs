@@ -56,9 +56,11 @@ fn conclude(report: &Report) {
     }
 }
 
-/// Whether a kernel is for devices like this one: on others, kernels in NVIDIA's PTX have a test of their own.
+/// Whether a kernel is for devices like this one: those in NVIDIA's PTX are, on others, where they emulate it.
 fn is_for(backend: &OpenClBackend, id: &KernelId) -> bool {
-    id.isa() != "nvidia" || backend.device().info().has_tensor_cores()
+    id.isa() != "nvidia"
+        || backend.device().info().has_tensor_cores()
+        || std::env::var_os("DLIS_OPENCL_EMULATE").is_some()
 }
 
 /// A program's input and output are floats, so whatever takes or makes u8 is no program of its own.

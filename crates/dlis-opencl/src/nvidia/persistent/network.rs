@@ -277,3 +277,78 @@ fn after<'a>(first: &Layer<'a>, second: &Layer<'a>) -> Option<Layer<'a>> {
     let work = Work::Product { window, weights, before, pool: pool.kernel };
     Some(Layer { output: second.output, work, steps: first.steps.start..second.steps.end, ..first.clone() })
 }
+
+#[cfg(test)]
+mod tests {
+    use dlis_backend::Layout;
+
+    use super::*;
+
+    const PRECISION: Precision = Precision::F16;
+    const SHAPE: Shape = Shape { groups: 132, weight_bytes: 73_728, tile_bytes: 74_752, precision: PRECISION };
+
+    /// A tensor of `[channels, height, width]` in a mebibyte of its own.
+    fn tensor(index: usize, dims: [usize; 3]) -> Place {
+        Place { memory: 0, start: index << 20, spec: TensorSpec::f32(1, dims, Layout::Nhwc) }
+    }
+
+    fn layer(step: usize, source: Place, output: Place, work: Work<'static>) -> Layer<'static> {
+        Layer { source, residual: None, output, activation: None, work, steps: step..step + 1 }
+    }
+
+    fn product(window: Window) -> Work<'static> {
+        Work::Product { window, weights: OpWeights::default(), before: None, pool: [1, 1] }
+    }
+
+    fn plain(mode: i32, window: Window) -> Work<'static> {
+        Work::Window { mode, window, weights: OpWeights::default() }
+    }
+
+    const THREE: Window = Window::square(3).with_padding(1);
+
+    #[test]
+    fn neighbours_become_one_layer_where_nobody_else_reads_between() {
+        let dims = [64, 8, 8];
+        let (x, y, z) = (tensor(0, dims), tensor(1, dims), tensor(2, dims));
+        let depthwise = || layer(0, x, y, plain(job::WINDOW_DEPTHWISE, THREE));
+        let pointwise = || layer(1, y, z, product(Window::square(1)));
+        let fused = fuse(vec![depthwise(), pointwise()], PRECISION, SHAPE);
+        assert_eq!(fused.len(), 1);
+        assert_eq!((fused[0].source, fused[0].output, fused[0].steps.clone()), (x, z, 0..2));
+        assert!(matches!(fused[0].work, Work::Product { before: Some(Before::Depthwise { .. }), .. }));
+
+        let other = layer(2, y, tensor(3, dims), plain(job::WINDOW_MAX, Window::square(1)));
+        assert_eq!(fuse(vec![depthwise(), pointwise(), other], PRECISION, SHAPE).len(), 3);
+        // A window of 3x3 would need its neighbours' depthwise results as well.
+        assert_eq!(fuse(vec![depthwise(), layer(1, y, z, product(THREE))], PRECISION, SHAPE).len(), 2);
+        // The result would overwrite what other tiles have yet to read.
+        assert_eq!(fuse(vec![depthwise(), layer(1, y, x, product(Window::square(1)))], PRECISION, SHAPE).len(), 2);
+    }
+
+    #[test]
+    fn maxima_are_taken_as_tiles_are_stored_unless_they_overlap() {
+        let (x, y) = (tensor(0, [64, 8, 8]), tensor(1, [64, 8, 8]));
+        let pooled = |window| layer(1, y, tensor(2, [64, 4, 4]), plain(job::WINDOW_MAX, window));
+        let convolution = || layer(0, x, y, product(THREE));
+        let fused = fuse(vec![convolution(), pooled(Window::square(2).with_stride(2))], PRECISION, SHAPE);
+        assert!(matches!(fused[..], [Layer { work: Work::Product { pool: [2, 2], .. }, .. }]));
+        assert_eq!(fuse(vec![convolution(), pooled(THREE.with_stride(2))], PRECISION, SHAPE).len(), 2);
+    }
+
+    #[test]
+    fn layers_of_one_phase_do_not_need_each_other() {
+        let dims = [64, 8, 8];
+        let [x, a, shortcut, sum] = [0, 1, 2, 3].map(|index| tensor(index, dims));
+        let mut second = layer(2, a, sum, product(THREE));
+        second.residual = Some(shortcut);
+        let one = Window::square(1);
+        let layers = vec![
+            layer(0, x, a, product(THREE)),
+            layer(1, x, shortcut, product(one)),
+            second,
+            // Writes where the first two read.
+            layer(3, sum, x, product(one)),
+        ];
+        assert_eq!(Network { layers, memories: Vec::new() }.phases(PRECISION), [0, 0, 1, 2]);
+    }
+}
