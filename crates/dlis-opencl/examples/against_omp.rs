@@ -96,6 +96,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let [of_device, of_host] = &mut sessions;
         let layers = [of_device.profile(&input, PROFILED)?, of_host.profile(&input, PROFILED)?];
         print_layers(out, [&layers[0], &layers[1]])?;
+        let [device, host] = layers.map(|layers| layers.iter().map(|layer| layer.median_ns).sum::<u64>() as f64 / 1e6);
+        writeln!(out, "  all layers: {device:.3} and {host:.3} ms, speed {:.2}", host / device)?;
     }
     Ok(())
 }

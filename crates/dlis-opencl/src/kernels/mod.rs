@@ -24,6 +24,7 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
     &[
         &cpu::Conv,
         &cpu::Depthwise,
+        &cpu::Winograd,
         &cpu::Linear,
         &cpu::Pool::Max,
         &cpu::Pool::Average,

@@ -18,12 +18,12 @@ depthwise(__constant int *g, __global const real *x, int x_at, __global const re
         SECOND(float16 w1 = LOAD16(w, 16);)
         THIRD(float16 w2 = LOAD16(w, 32);)
         FOURTH(float16 w3 = LOAD16(w, 48);)
-#define MULTIPLY(p)                                  \
+#define BY_CHANNEL(p)                                  \
   sum##p##_0 += LOAD16(from##p, 0) * w0;             \
   SECOND(sum##p##_1 += LOAD16(from##p, 16) * w1;)    \
   THIRD(sum##p##_2 += LOAD16(from##p, 32) * w2;)     \
   FOURTH(sum##p##_3 += LOAD16(from##p, 48) * w3;)
-        EACH(PIXELS, MULTIPLY)
+        EACH(PIXELS, BY_CHANNEL)
       } else {
         // The last channels, where whole vectors would reach into the next pixel, or beyond the tensor.
         int some = K - k;

@@ -20,14 +20,6 @@ conv2d(__constant int *g, __global const real *x, int x_at, __global const real 
         SECOND(float16 w1 = LOAD16(weight, 16);)
         THIRD(float16 w2 = LOAD16(weight, 32);)
         FOURTH(float16 w3 = LOAD16(weight, 48);)
-#define MULTIPLY(p)                       \
-  {                                       \
-    float16 value = LOAD(from##p, c);     \
-    sum##p##_0 += value * w0;             \
-    SECOND(sum##p##_1 += value * w1;)     \
-    THIRD(sum##p##_2 += value * w2;)      \
-    FOURTH(sum##p##_3 += value * w3;)     \
-  }
         EACH(PIXELS, MULTIPLY)
       }
     }

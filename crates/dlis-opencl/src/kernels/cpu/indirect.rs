@@ -4,7 +4,7 @@
 
 use dlis_backend::{KernelId, OpSpec, OpWeights, Operation, Support};
 
-use super::{Tile, processor, supports};
+use super::{Tile, pixels, processor, supports};
 use crate::device::Device;
 use crate::error::OpenClError;
 use crate::kernel::{DeviceKernel, Stage, Staged};
@@ -19,35 +19,6 @@ pub(crate) struct Conv;
 
 /// `linear/*/dense/indirect-gemm/opencl`
 pub(crate) struct Linear;
-
-/// Tiles for 32 registers of 16 floats, and for 16 of 8: the sums, a row of weights and a value must fit.
-const WIDE: [Tile; 8] = [
-    Tile::new(14, 2),
-    Tile::new(12, 2),
-    Tile::new(8, 3),
-    Tile::new(16, 1),
-    Tile::new(8, 2),
-    Tile::new(4, 4),
-    Tile::new(2, 4),
-    Tile::new(1, 4),
-];
-const NARROW: [Tile; 4] = [Tile::new(6, 1), Tile::new(4, 1), Tile::new(2, 2), Tile::new(1, 4)];
-
-/// The tiles that may be the fastest, the one that is expected to be first.
-fn tiles(op: &OpSpec, device: &Device) -> Vec<Tile> {
-    let info = device.info();
-    let mut tiles = if info.vector_floats >= super::LANES { WIDE.to_vec() } else { NARROW.to_vec() };
-    // A step of a tile multiplies a row of weights and loads it, and a value a pixel; some tiles are cut off by the
-    // edges of the output, and the last are computed while other cores have nothing left to do.
-    let expected = |tile: &Tile| {
-        let [along_pixels, along_channels] = tile.grid(op);
-        let rounds = (along_pixels * along_channels).div_ceil(info.compute_units.max(1));
-        let step = (tile.pixels * tile.vectors).max(4) + tile.vectors;
-        rounds * step
-    };
-    tiles.sort_by_key(expected);
-    tiles
-}
 
 /// The weight as `[block of channels][tap][input channel][block]`, zeros beyond the last channel.
 fn pack(weights: OpWeights<'_>, taps: usize, inputs: usize, outputs: usize, block: usize) -> Vec<f32> {
@@ -76,7 +47,9 @@ fn stage_as(stage: &Stage<'_>, weights: OpWeights<'_>, tile: Tile) -> Result<Sta
 }
 
 fn stage(kernel: &KernelId, stage: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
-    tune::fastest(stage, kernel, &tiles(stage.op, stage.device), |&tile| stage_as(stage, weights, tile))
+    tune::fastest(stage, kernel, &super::tiles(pixels(stage.op), stage.op.output.channels, 1, stage.device), |&tile| {
+        stage_as(stage, weights, tile)
+    })
 }
 
 fn supports_window(op: &OpSpec) -> Support {
@@ -99,7 +72,7 @@ impl DeviceKernel for Conv {
     }
 
     fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {
-        0.6
+        0.4
     }
 
     fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
@@ -120,7 +93,7 @@ impl DeviceKernel for Linear {
     }
 
     fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {
-        0.6
+        0.4
     }
 
     fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {

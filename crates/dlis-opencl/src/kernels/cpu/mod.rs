@@ -4,6 +4,7 @@
 mod depthwise;
 mod indirect;
 mod pool;
+mod winograd;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ use crate::kernels::{geometry, support};
 pub(crate) use depthwise::Depthwise;
 pub(crate) use indirect::{Conv, Linear};
 pub(crate) use pool::Pool;
+pub(crate) use winograd::Winograd;
 
 /// Floats of the vectors that the programs are written in.
 const LANES: usize = 16;
@@ -39,9 +41,9 @@ impl Tile {
         self.vectors * LANES
     }
 
-    /// Work-items along the pixels and along the channels.
-    fn grid(self, op: &OpSpec) -> [usize; 2] {
-        [pixels(op).div_ceil(self.pixels), op.output.channels.div_ceil(self.block())]
+    /// Work-items along so many pixels and so many channels.
+    fn grid(self, pixels: usize, channels: usize) -> [usize; 2] {
+        [pixels.div_ceil(self.pixels), channels.div_ceil(self.block())]
     }
 }
 
@@ -49,6 +51,38 @@ impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "-DPIXELS={} -DVECTORS={}", self.pixels, self.vectors)
     }
+}
+
+/// Tiles for 32 registers of 16 floats, and for 16 of 8: the sums, a row of weights and a value must fit. Of those that
+/// are expected to take the same time the first is taken, so that those of few pixels come first: more of them lie
+/// in the padding as a whole, where there is nothing to do.
+const WIDE: [Tile; 10] = [
+    Tile::new(4, 4),
+    Tile::new(4, 2),
+    Tile::new(4, 1),
+    Tile::new(8, 2),
+    Tile::new(12, 2),
+    Tile::new(14, 2),
+    Tile::new(6, 4),
+    Tile::new(2, 4),
+    Tile::new(1, 1),
+    Tile::new(1, 4),
+];
+const NARROW: [Tile; 5] = [Tile::new(6, 1), Tile::new(4, 1), Tile::new(2, 2), Tile::new(1, 1), Tile::new(1, 4)];
+
+/// The tiles that may be the fastest for so many products of matrices with so many rows (pixels) and columns
+/// (channels), the one that is expected to be first.
+fn tiles(pixels: usize, channels: usize, products: usize, device: &Device) -> Vec<Tile> {
+    let info = device.info();
+    let mut tiles = if info.vector_floats >= LANES { WIDE.to_vec() } else { NARROW.to_vec() };
+    // A multiply-add a vector of the tile, but no step is shorter than the latency of one and what it waits for; some
+    // tiles are cut off by the edges, and the last are computed while other cores have nothing left to do.
+    let expected = |tile: &Tile| {
+        let items: usize = tile.grid(pixels, channels).iter().product();
+        (items * products).div_ceil(info.compute_units.max(1)) * (tile.pixels * tile.vectors).max(8)
+    };
+    tiles.sort_by_key(expected);
+    tiles
 }
 
 /// Pixels of the output, of all images.
@@ -107,6 +141,6 @@ fn launch(
         Arg::I32(i32::from(stage.op.epilogue.residual)),
         Arg::I32(support::activation_number(stage.op.epilogue)),
     ];
-    let [along_pixels, along_channels] = tile.grid(stage.op);
+    let [along_pixels, along_channels] = tile.grid(pixels(stage.op), stage.op.output.channels);
     Launch::new(program, name, &args, [along_pixels, along_channels, 1], Some([1, 1, 1]))
 }

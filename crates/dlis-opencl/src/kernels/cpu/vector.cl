@@ -85,17 +85,34 @@ static inline void finish(float16 sum, int some, __global const float *bias, __g
     store_some(sum, y, some);
 }
 
-// What a work-item knows of its pixels, of which `pixels` are the image's or the batch's: the place of a pixel, where
-// its window begins, and its sums. Pixels beyond the last are the last, and are not stored.
+// The sums of a pixel.
+#define SUMS(p)                   \
+  float16 sum##p##_0 = 0;         \
+  SECOND(float16 sum##p##_1 = 0;) \
+  THIRD(float16 sum##p##_2 = 0;)  \
+  FOURTH(float16 sum##p##_3 = 0;)
+
+// Adds the product of a pixel's channel `c` with a row of weights.
+#ifndef VALUE
+#define VALUE LOAD
+#endif
+#define MULTIPLY(p)                     \
+  {                                     \
+    float16 value = VALUE(from##p, c);  \
+    sum##p##_0 += value * w0;           \
+    SECOND(sum##p##_1 += value * w1;)   \
+    THIRD(sum##p##_2 += value * w2;)    \
+    FOURTH(sum##p##_3 += value * w3;)   \
+  }
+
+// What a work-item knows of its pixels, of which `pixels` are the batch's: the place of a pixel, where its window
+// begins, and its sums. Pixels beyond the last are the last, and are not stored.
 #define PLACE(p)                                             \
   int pixel##p = min(first + p, pixels - 1);                 \
   int v##p = pixel##p % OW * SW - PL;                        \
   int h##p = pixel##p / OW % OH * SH - PT;                   \
   __global const real *x##p = x + pixel##p / (OW * OH) * XN; \
-  float16 sum##p##_0 = 0;                                    \
-  SECOND(float16 sum##p##_1 = 0;)                            \
-  THIRD(float16 sum##p##_2 = 0;)                             \
-  FOURTH(float16 sum##p##_3 = 0;)
+  SUMS(p)
 
 // Where a pixel's window has the tap of row `r` and column `s`: in the image, or in `zeros`.
 #define POINT(p)                                                                    \
