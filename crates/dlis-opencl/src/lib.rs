@@ -31,6 +31,14 @@
 //! Any driver will do. Tests and machines without a GPU use PoCL, which makes a device of the CPU; what a CPU wants
 //! (wide vectors, no local memory) is another kernel than what a GPU wants, and
 //! [`efficiency`](DeviceKernel::efficiency) tells them apart.
+//!
+//! # Tuning
+//!
+//! Some kernels come in several tile sizes. They guess the best for an operation, and are better off asking the device:
+//! with `DLIS_OPENCL_TUNE=1` in the environment every operation that was never asked about is staged in each of its
+//! sizes and timed, and the winner kept beside the compiled programs, in `tuned.json` of the cache folder
+//! (`DLIS_OPENCL_CACHE`, else `dlis/opencl` in the user's). What is kept is used from then on without being asked for,
+//! unless `DLIS_OPENCL_TUNE=0` says otherwise.
 #![deny(unsafe_code)]
 
 mod backend;

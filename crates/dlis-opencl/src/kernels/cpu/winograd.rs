@@ -56,7 +56,9 @@ fn transformed(filter: &[f32], row: usize, column: usize) -> f32 {
             sum += of_row * f64::from(filter[i * 3 + j]) * of_column;
         }
     }
-    sum as f32
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
+    let rounded = sum as f32;
+    rounded
 }
 
 /// The weight as `[element][block of channels][input channel][block]`, zeros beyond the last channel.
