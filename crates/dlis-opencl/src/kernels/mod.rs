@@ -45,6 +45,7 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
         &gemm::Gemm("linear", Format::Ternary2Bit),
         &gemm::Gemm("linear", Format::Ternary5In8),
         &gemm::Gemm("linear", Format::TwoFour),
+        &gemm::Depthwise(Format::DenseF32),
         &gemm::Depthwise(Format::DenseF16),
         &gemm::Depthwise(Format::Int8),
         &gemm::Depthwise(Format::Int4),

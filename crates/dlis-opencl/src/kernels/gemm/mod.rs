@@ -32,7 +32,7 @@ const MAX_SPLITS: usize = 32;
 /// operation and the format that it names.
 pub(crate) struct Gemm(pub(crate) &'static str, pub(crate) Format);
 
-/// `conv2d/*/FORMAT/depthwise/opencl`: channels convolved on their own, of weights of few bits.
+/// `conv2d/*/FORMAT/depthwise/opencl`: channels convolved on their own, of weights in the format that it names.
 pub(crate) struct Depthwise(pub(crate) Format);
 
 fn shape(op: &OpSpec, format: Format) -> Option<(Window, Shape)> {
@@ -322,7 +322,8 @@ impl DeviceKernel for Gemm {
 
 impl DeviceKernel for Depthwise {
     fn id(&self, precision: Precision) -> KernelId {
-        KernelId::new("conv2d", precision.name(), self.0.name(), "depthwise", "opencl")
+        let format = if self.0 == Format::DenseF32 { "dense" } else { self.0.name() };
+        KernelId::new("conv2d", precision.name(), format, "depthwise", "opencl")
     }
 
     fn support(&self, op: &OpSpec, _: &Device, precision: Precision) -> Support {
@@ -330,8 +331,11 @@ impl DeviceKernel for Depthwise {
             .and(|| Support::when(is_depthwise(op), "it convolves every channel on its own"))
     }
 
-    fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {
-        0.2
+    fn efficiency(&self, _: &OpSpec, device: &Device) -> f32 {
+        match device.info().kind {
+            DeviceKind::Cpu => 0.05,
+            DeviceKind::Gpu => 0.3,
+        }
     }
 
     fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {

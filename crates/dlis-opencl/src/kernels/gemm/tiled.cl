@@ -26,8 +26,8 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void tiled(
     __global const stored *values, __global const float *positive, __global const float *negative,
     __global const float *bias, __global const real *residual, int residual_at, __global real *y, int y_at,
     __global float *partial, int terms, int blocks, int pixels, int splits, int part, int how) {
-  __local float inputs[DEPTH][BM + 4];
-  __local float factors[DEPTH][BN];
+  __local float inputs[DEPTH][BM + 4] __attribute__((aligned(16)));
+  __local float factors[DEPTH][BN] __attribute__((aligned(16)));
   int id = get_local_id(0), tx = id % 16, ty = id / 16;
   int split = get_group_id(2) % splits, group = get_group_id(2) / splits;
   int first_pixel = get_group_id(0) * BM, first_channel = get_group_id(1) * BN;
@@ -109,12 +109,14 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void tiled(
   }
 
   y += y_at, residual += residual_at;
+#pragma unroll
   for (int i = 0; i < TM; i++) {
     int q = first_pixel + i / FM * 16 * FM + ty * FM + i % FM;
-    if (q >= pixels) break;
+    if (q >= pixels) continue;
+#pragma unroll
     for (int j = 0; j < TN; j++) {
       int k = first_channel + j / FN * 16 * FN + tx * FN + j % FN;
-      if (k >= GROUP_OUT) break;
+      if (k >= GROUP_OUT) continue;
       int at = q * K + group * GROUP_OUT + k, scale = group * blocks * 16 + k;
       float sum = SCALED(sums[i][j], positive[scale]);
       if (splits > 1) {

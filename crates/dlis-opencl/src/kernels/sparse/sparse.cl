@@ -45,6 +45,13 @@ typedef ushort place;
 typedef uint place;
 #endif
 
+// Results in registers need known indices; a device of wide vectors has too many for that.
+#ifdef BY_ROWS
+#define UNROLL
+#else
+#define UNROLL _Pragma("unroll")
+#endif
+
 // Copies the input to its planes: a work-item an element. FH and FW phases of planes of PH by PW, NI images side by
 // side.
 __kernel void lay_out(__constant int *g, __global const bits *x, int x_at, __global bits *planes, int FH, int FW,
@@ -83,7 +90,8 @@ __kernel void sparse(__constant int *g, __global const real *x, int x_at, int im
 #ifdef WIDE
   x += row / GROUP_OUT * group_len;
 #endif
-  if (lane < lanes)
+  if (lane < lanes) {
+#pragma unroll 4
     for (int e = first; e < end; e += SPLIT) {
 #ifdef WIDE
       int column = 4 * places[e];
@@ -100,26 +108,31 @@ __kernel void sparse(__constant int *g, __global const real *x, int x_at, int im
       }
 #endif
     }
+  }
   float results[HEIGHT * VECTORS * WIDTH];
   for (int r = 0; r < HEIGHT; r++)
     for (int v = 0; v < VECTORS; v++) STOREV(sums[r][v], results + (r * VECTORS + v) * WIDTH);
 #if SPLIT > 1
-  // The work-items of one row add up, each those sums whose turn it is.
+  // The first of the work-items that share a row adds up.
   __local float shared[SPLIT][HEIGHT * VECTORS * WIDTH][LANES];
   int l = get_local_id(0), part = get_local_id(1);
+UNROLL
   for (int i = 0; i < HEIGHT * VECTORS * WIDTH; i++) shared[part][i][l] = results[i];
   barrier(CLK_LOCAL_MEM_FENCE);
   if (part > 0) return;
+UNROLL
   for (int i = 0; i < HEIGHT * VECTORS * WIDTH; i++)
     for (int p = 1; p < SPLIT; p++) results[i] += shared[p][i][l];
 #endif
   int n = lane % NI, ow = lane / NI % PW, oh = lane / NI / PW;
   y += y_at, residual += residual_at;
+UNROLL
   for (int i = 0; i < WIDTH * VECTORS; i++) {
     if (oh < OH && ow < OW)
+UNROLL
       for (int r = 0; r < HEIGHT; r++) {
         int k = row * HEIGHT + r;
-        if (HEIGHT > 1 && k >= K) break;
+        if (HEIGHT > 1 && k >= K) continue;
         float sum = results[r * WIDTH * VECTORS + i] + bias[k];
         int at = (image * NI + n) * YN + k * YC + oh * YH + ow * YW;
         if (HAS_RESIDUAL(how)) sum += LOAD(residual, at);
