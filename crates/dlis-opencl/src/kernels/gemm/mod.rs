@@ -206,7 +206,12 @@ impl<'a> Bound<'a> {
     /// For devices of wide vectors.
     fn rows(&self) -> Result<Vec<Launch>, OpenClError> {
         let (shape, pixels) = (self.shape, self.pixels());
-        let rows = if pixels == 1 { 1 } else { 8 };
+        // As many as registers hold, but few for few pixels.
+        let rows = match pixels {
+            1 => 1,
+            ..=12 => 4,
+            _ => 16,
+        };
         let program = self.program("rows", ROWS, &format!(" -DROWS={rows}"))?;
         let zeros = self.stage.upload_real(&vec![0.0; shape.inputs])?;
         let last = [Arg::int(shape.depth), Arg::int(shape.terms()), Arg::int(shape.blocks()), Arg::int(pixels)];

@@ -48,8 +48,10 @@ typedef uint place;
 // Results in registers need known indices; a device of wide vectors has too many for that.
 #ifdef BY_ROWS
 #define UNROLL
+#define UNROLL_SOME
 #else
 #define UNROLL _Pragma("unroll")
+#define UNROLL_SOME _Pragma("unroll 4")
 #endif
 
 // Copies the input to its planes: a work-item an element. FH and FW phases of planes of PH by PW, NI images side by
@@ -91,7 +93,7 @@ __kernel void sparse(__constant int *g, __global const real *x, int x_at, int im
   x += row / GROUP_OUT * group_len;
 #endif
   if (lane < lanes) {
-#pragma unroll 4
+UNROLL_SOME
     for (int e = first; e < end; e += SPLIT) {
 #ifdef WIDE
       int column = 4 * places[e];
