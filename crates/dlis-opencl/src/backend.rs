@@ -12,6 +12,7 @@ use crate::error::OpenClError;
 use crate::executable::OpenClExecutable;
 use crate::host::Bound;
 use crate::kernels;
+use crate::nvidia;
 use crate::peaks;
 use crate::precision::Precision;
 
@@ -36,7 +37,7 @@ impl OpenClBackend {
     ///
     /// [`OpenClError::Precision`] if the device does not offer it.
     pub fn new(device: Arc<Device>, precision: Precision) -> Result<Self, OpenClError> {
-        if precision == Precision::Tf32 && !device.info().has_tensor_cores() {
+        if precision == Precision::Tf32 && !device.info().has_tensor_cores() && !nvidia::emulates() {
             return Err(OpenClError::Precision { device: device.info().to_string(), precision: precision.name() });
         }
         let suffix = if precision == Precision::F32 { String::new() } else { format!(":{precision}") };

@@ -16,7 +16,7 @@ pub(crate) mod support;
 use dlis_formats::Format;
 
 use crate::kernel::DeviceKernel;
-use crate::nvidia::persistent::Persistent;
+use crate::nvidia::{self, persistent::Persistent};
 
 /// Every kernel, in the order in which they are listed to users. Of two that expect to take the same time the
 /// planner takes the first.
@@ -29,6 +29,8 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
         &cpu::Pool::Max,
         &cpu::Pool::Average,
         &cpu::Pool::GlobalAverage,
+        &nvidia::Conv,
+        &nvidia::Linear,
         &direct::Conv,
         &direct::Linear,
         &gemm::Gemm("conv2d", Format::DenseF32),

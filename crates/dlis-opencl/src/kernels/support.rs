@@ -74,6 +74,11 @@ pub(crate) fn epilogue_options(epilogue: Epilogue) -> String {
     format!("-DACTIVATION={}{residual}", activation_number(epilogue))
 }
 
+/// The compiler's options that define these names.
+pub(crate) fn definitions(values: &[(&str, usize)]) -> String {
+    values.iter().map(|(name, value)| format!(" -D{name}={value}")).collect()
+}
+
 /// Work-items of a group where a kernel does not say: fewer kinds of groups are fewer compilations.
 const GROUP: usize = 64;
 

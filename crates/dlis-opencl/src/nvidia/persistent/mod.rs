@@ -19,7 +19,7 @@ mod pack;
 mod plan;
 mod tile;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use dlis_backend::{KernelId, OpSpec, OpWeights, Operation, Support, TensorSpec};
 use dlis_model::Window;
@@ -28,6 +28,7 @@ use crate::device::{Arg, Buffer, Device, Launch};
 use crate::error::OpenClError;
 use crate::kernel::{DeviceKernel, FusedStep, Fusion, Stage, Staged};
 use crate::kernels::{direct, geometry, support};
+use crate::nvidia;
 use crate::precision::Precision;
 use network::{MEMORIES, Network};
 use plan::Plan;
@@ -58,13 +59,6 @@ impl Persistent {
     pub(crate) const ADD: Self = Self { op: "add", format: "none" };
     pub(crate) const ACTIVATION: Self = Self { op: "activation", format: "none" };
     pub(crate) const REORDER: Self = Self { op: "reorder", format: "none" };
-}
-
-/// Whether devices without the instructions of NVIDIA's take these kernels with an emulation of them, for tests of the
-/// rest: where the environment variable `DLIS_OPENCL_EMULATE` is set.
-fn emulates() -> bool {
-    static EMULATES: OnceLock<bool> = OnceLock::new();
-    *EMULATES.get_or_init(|| std::env::var_os("DLIS_OPENCL_EMULATE").is_some())
 }
 
 fn supports_product(op: &OpSpec, device: &Device, precision: Precision) -> Support {
@@ -132,7 +126,7 @@ impl DeviceKernel for Persistent {
         let grouped = direct::window(op).is_some_and(|(_, groups)| groups > 1) && !network::is_depthwise(op);
         let small = window(op).kernel.iter().all(|&extent| extent < 1 << 11);
         Support::when(
-            device.info().has_tensor_cores() || emulates(),
+            device.info().has_tensor_cores() || nvidia::emulates(),
             "it needs an NVIDIA GPU of capability 8.0 or later",
         )
         .and(|| support::floats(op))
