@@ -12,6 +12,7 @@ mod quantized;
 mod softmax;
 mod sparse;
 pub(crate) mod support;
+mod vector;
 
 use dlis_formats::Format;
 
@@ -31,6 +32,9 @@ pub(crate) fn kernels() -> &'static [&'static dyn DeviceKernel] {
         &cpu::Pool::GlobalAverage,
         &nvidia::Conv,
         &nvidia::Linear,
+        &vector::Depthwise,
+        &vector::MaxPool,
+        &vector::GlobalAvgPool,
         &direct::Conv,
         &direct::Linear,
         &gemm::Gemm("conv2d", Format::DenseF32),
