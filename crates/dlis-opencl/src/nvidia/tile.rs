@@ -21,31 +21,34 @@ pub(crate) struct Tile {
     pub(crate) stages: usize,
     /// Registers that the compiler may use a work-item, so that two work-groups fit a multiprocessor; 0: any number.
     pub(crate) registers: usize,
+    /// Work-groups that a multiprocessor needs at once to be as fast as it can.
+    pub(crate) resident: usize,
 }
 
-const fn tile([rows, columns, k_bytes]: [usize; 3], warps: [usize; 2], stages: usize, registers: usize) -> Tile {
-    Tile { rows, columns, k_bytes, warps, stages, registers }
+const fn tile(extents: [usize; 3], warps: [usize; 2], [stages, registers, resident]: [usize; 3]) -> Tile {
+    let [rows, columns, k_bytes] = extents;
+    Tile { rows, columns, k_bytes, warps, stages, registers, resident }
 }
 
 /// Tiles, and the multiply-adds per microsecond (in millions) that one multiprocessor of an H200 reached with each, in
 /// f16, tf32 and f32: fitted to about 200 measurements a precision of the layers of VGG-16, ResNet-18 and MobileNet,
 /// which the fit reproduces to 6 %. 0: of no use.
 const TILES: [(Tile, [f64; 3]); 10] = [
-    (tile([256, 128, 128], [4, 2], 3, 0), [1.89, 0.98, 0.22]),
-    (tile([256, 128, 64], [4, 2], 4, 0), [1.76, 0.93, 0.235]),
-    (tile([128, 128, 128], [2, 2], 3, 0), [1.55, 0.815, 0.21]),
-    (tile([128, 128, 64], [2, 4], 4, 128), [1.25, 0.68, 0.225]),
-    (tile([256, 64, 128], [4, 2], 3, 128), [1.23, 0.69, 0.215]),
-    (tile([128, 64, 64], [2, 2], 3, 0), [1.12, 0.66, 0.225]),
-    (tile([64, 128, 128], [2, 2], 4, 0), [1.01, 0.515, 0.19]),
-    (tile([64, 64, 128], [2, 2], 4, 0), [0.76, 0.43, 0.18]),
-    (tile([128, 32, 64], [4, 1], 3, 0), [0.5, 0.3, 0.13]),
-    (tile([32, 32, 128], [2, 1], 4, 0), [0.25, 0.15, 0.07]),
+    (tile([256, 128, 128], [4, 2], [3, 0, 1]), [1.89, 0.98, 0.22]),
+    (tile([256, 128, 64], [4, 2], [4, 0, 1]), [1.76, 0.93, 0.235]),
+    (tile([128, 128, 128], [2, 2], [3, 0, 1]), [1.55, 0.815, 0.21]),
+    (tile([128, 128, 64], [2, 4], [4, 128, 1]), [1.25, 0.68, 0.225]),
+    (tile([256, 64, 128], [4, 2], [3, 128, 1]), [1.23, 0.69, 0.215]),
+    (tile([128, 64, 64], [2, 2], [3, 0, 4]), [1.12, 0.66, 0.225]),
+    (tile([64, 128, 128], [2, 2], [4, 0, 1]), [1.01, 0.515, 0.19]),
+    (tile([64, 64, 128], [2, 2], [4, 0, 1]), [0.76, 0.43, 0.18]),
+    (tile([128, 32, 64], [4, 1], [3, 0, 4]), [0.5, 0.3, 0.13]),
+    (tile([32, 32, 128], [2, 1], [4, 0, 2]), [0.25, 0.15, 0.07]),
 ];
 
 /// Where the instructions are emulated, small tiles of every kind are as good as any and compile sooner.
 const EMULATED: [(Tile, [f64; 3]); 2] =
-    [(tile([32, 32, 64], [2, 1], 2, 0), [1e-3; 3]), (tile([32, 64, 128], [1, 2], 3, 0), [1e-3; 3])];
+    [(tile([32, 32, 64], [2, 1], [2, 0, 1]), [1e-3; 3]), (tile([32, 64, 128], [1, 2], [3, 0, 1]), [1e-3; 3])];
 
 /// Work-groups that may share the K of one tile.
 const SPLITS: [usize; 4] = [1, 2, 4, 8];
@@ -116,10 +119,13 @@ impl Tile {
         product.n.next_multiple_of(self.columns)
     }
 
-    /// Whether no work-item has to keep track of more rows than registers can hold.
+    /// Whether no work-item has to keep track of more rows than registers can hold. Small pieces make many rows, of
+    /// which shorter stages copy fewer.
     fn suits(&self, product: &Product) -> bool {
         let pieces = self.k_bytes / product.piece;
-        self.items().is_multiple_of(pieces) && self.rows * pieces / self.items() <= 32
+        (product.piece == 16 || self.k_bytes == 64)
+            && self.items().is_multiple_of(pieces)
+            && self.rows * pieces / self.items() <= 32
     }
 }
 
@@ -144,12 +150,12 @@ impl Cut {
 
     /// Microseconds that it is expected to take on so many multiprocessors, besides what all cuts take.
     fn cost(&self, rate: f64, product: &Product, multiprocessors: usize) -> f64 {
-        let Tile { rows, columns, k_bytes, .. } = self.tile;
+        let Tile { rows, columns, k_bytes, resident, .. } = self.tile;
         let rounds = (self.tiles(product) * self.split).div_ceil(multiprocessors);
         let elements = (rows * columns) as f64;
         let depth = self.tile.depth(product).div_ceil(self.split) * k_bytes / product.element;
         let added = if self.split > 1 { (self.split * (rounds / self.split).max(1)) as f64 } else { 0.0 };
-        SPLIT_US * added * elements / 1e4 + rounds as f64 * elements * depth as f64 / (rate * 1e6)
+        SPLIT_US * added * elements / 1e4 + rounds.max(resident) as f64 * elements * depth as f64 / (rate * 1e6)
     }
 }
 
