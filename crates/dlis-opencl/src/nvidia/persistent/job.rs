@@ -18,7 +18,7 @@ pub(super) const LAST: i32 = 4;
 /// [`Job::flags`]: the elements of the source are fetched one by one.
 pub(super) const SCALAR: i32 = 8;
 /// [`Job::flags`]: the left operand has no more than eight rows.
-pub(super) const EIGHT_ROWS: i32 = 64;
+pub(super) const EIGHT_ROWS: i32 = 16;
 
 /// [`Job::flags`] of the memories that the source, the residual and the output lie in.
 pub(super) fn memories(source: u8, residual: u8, output: u8) -> i32 {

@@ -54,7 +54,7 @@ typedef struct {
 #define JOB_VECTORS (JOB_INTS / 4)
 
 enum { GEMM = 0, WINDOW = 1, NOTHING = 2 };
-enum { BARRIER = 1, FIRST = 2, LAST = 4, SCALAR = 8, SOURCE_F32 = 16, OUTPUT_F32 = 32, EIGHT_ROWS = 64 };
+enum { BARRIER = 1, FIRST = 2, LAST = 4, SCALAR = 8, EIGHT_ROWS = 16 };
 #define SOURCE_MEMORY(flags) (flags >> 8 & 7)
 #define RESIDUAL_MEMORY(flags) (flags >> 11 & 7)
 #define OUTPUT_MEMORY(flags) (flags >> 14 & 7)
@@ -221,21 +221,20 @@ INLINE void copy_weights(__local uchar *to, __global const uchar *weights, __loc
 #define wait_weights(arrived, parity)
 #endif
 
-INLINE float load_element(__global const uchar *from, int flags) {
+INLINE float load_element(__global const uchar *from) {
 #if PRECISION == 2
-    if (!(flags & SOURCE_F32)) return half_to_float(*(__global const ushort *)from);
-#endif
+    return half_to_float(*(__global const ushort *)from);
+#else
     return *(__global const float *)from;
+#endif
 }
 
-INLINE void store_element(__global uchar *to, float x, int flags) {
+INLINE void store_element(__global uchar *to, float x) {
 #if PRECISION == 2
-    if (!(flags & OUTPUT_F32)) {
-        *(__global ushort *)to = (ushort)float_to_half(x);
-        return;
-    }
-#endif
+    *(__global ushort *)to = (ushort)float_to_half(x);
+#else
     *(__global float *)to = x;
+#endif
 }
 
 // The tile of the input in local memory: pixels in rows, zeros where the window hangs over the border and where the
@@ -275,7 +274,7 @@ INLINE void load_tile(__local uchar *tile, __global const uchar *source, __local
             copy16(tile + to, source + (from != ZEROS ? from : 0), from != ZEROS);
         }
     } else {
-        const int per_pixel = job->pixel_vectors, channels = job->channels, flags = job->flags;
+        const int per_pixel = job->pixel_vectors, channels = job->channels;
 #pragma unroll 1
         for (int i = thread; i < vectors; i += THREADS) {
             uint from, to;
@@ -283,7 +282,7 @@ INLINE void load_tile(__local uchar *tile, __global const uchar *source, __local
             const int vector = i - divide(i, job->by_pixel_vectors) * per_pixel;
             float x[VECTOR];
             for (int k = 0; k < VECTOR; k++) {
-                x[k] = from != ZEROS && vector * VECTOR + k < channels ? load_element(source + from + (uint)(k * job->source_channel), flags) : 0.0f;
+                x[k] = from != ZEROS && vector * VECTOR + k < channels ? load_element(source + from + (uint)(k * job->source_channel)) : 0.0f;
             }
 #if PRECISION == 2
             *(__local uint4 *)(tile + to) = (uint4)(pack_half(x[0], x[1]), pack_half(x[2], x[3]), pack_half(x[4], x[5]), pack_half(x[6], x[7]));
@@ -486,7 +485,7 @@ INLINE void product(float4 *sum, __local const uchar *tile, __local const uchar 
 
 // One output of a window that needs no product of matrices, for every output of a range.
 INLINE void window(__global const uchar *from, __global const uchar *residual, __global uchar *to, __global const uchar *weights, __local const Job *job, int thread) {
-    const int channels = job->channels, flags = job->flags, mode = job->before;
+    const int channels = job->channels, mode = job->before;
     const uint by_width = job->output_width, by_height = job->output_rows;
     for (int i = job->rows + thread; i < job->units; i += THREADS) {
         const uint pixel = (uint)i / channels, channel = i - pixel * channels;
@@ -499,7 +498,7 @@ INLINE void window(__global const uchar *from, __global const uchar *residual, _
         for (int tap = 0, ky = 0, kx = 0; tap < job->before_taps; tap++) {
             const int y = y0 + ky * job->before_row, x = x0 + kx * job->before_column;
             if (y >= 0 && y < job->height && x >= 0 && x < job->width) {
-                const float v = load_element(source + (long)y * job->source_row + (long)x * job->source_pixel, flags);
+                const float v = load_element(source + (long)y * job->source_row + (long)x * job->source_pixel);
                 if (mode == WINDOW_MAX) {
                     result = v > result || isnan(v) ? v : result;
                 } else if (mode == WINDOW_DEPTHWISE) {
@@ -523,16 +522,10 @@ INLINE void window(__global const uchar *from, __global const uchar *residual, _
         }
         const long at = (long)image * job->output_batch + (long)oy * job->output_row + (long)ox * job->output_pixel
             + (long)channel * job->pixel_stride;
-        if (job->residual != -1) result += load_element(residual + at, flags);
-        store_element(to + at, activate(result, job->activation), flags);
+        if (job->residual != -1) result += load_element(residual + at);
+        store_element(to + at, activate(result, job->activation));
     }
 }
-
-#ifdef PROFILE
-#define STAMP(n) if (get_group_id(0) == 0 && thread == 0) { ulong t; asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t) :: "memory"); profile[at * 8 + n] = t; }
-#else
-#define STAMP(n)
-#endif
 
 #define MEMORY(index) ((index) == 0 ? memory0 : (index) == 1 ? memory1 : (index) == 2 ? memory2 : (index) == 3 ? memory3 : memory4)
 
@@ -541,11 +534,7 @@ INLINE void window(__global const uchar *from, __global const uchar *residual, _
 __kernel __attribute__((reqd_work_group_size(THREADS, 1, 1)))
 void persistent(__global uchar *memory0, __global uchar *memory1, __global uchar *memory2, __global uchar *memory3,
                 __global uchar *memory4, __global const uchar *weights, __global const uchar *jobs, __global uint *sync,
-                int stride, int first, int last
-#ifdef PROFILE
-                , __global ulong *profile
-#endif
-                ) {
+                int stride, int first, int last) {
     __local uint4 local_weights[2 * WEIGHT_BYTES / 16];
     __local uint4 local_tile[TILE_BYTES / 16];
     __local uint4 local_jobs[3 * JOB_VECTORS];
@@ -580,7 +569,6 @@ void persistent(__global uchar *memory0, __global uchar *memory1, __global uchar
         __global const uchar *source = MEMORY(SOURCE_MEMORY(flags)) + (uint)job->source;
         __global const uchar *added = MEMORY(RESIDUAL_MEMORY(flags)) + (uint)job->residual;
         __global uchar *output = MEMORY(OUTPUT_MEMORY(flags)) + (uint)job->output;
-        STAMP(0)
         // Nothing of the job before is being read or written any more.
         barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
         if (flags & BARRIER) grid_arrive(sync, thread);
@@ -602,21 +590,19 @@ void persistent(__global uchar *memory0, __global uchar *memory1, __global uchar
             x = in_image - y * job->output_width;
             writes = ((flags & LAST) != 0) & ((int)image < job->valid_images) & ((int)y < job->valid_rows)
                 & ((int)x < job->valid_columns) & ((int)channel < job->valid_channels);
-            out = image * job->output_batch + y * job->output_row + x * job->output_pixel + channel * (flags & OUTPUT_F32 ? 4 : ESIZE);
+            out = image * job->output_batch + y * job->output_row + x * job->output_pixel + channel * ESIZE;
         }
         if (flags & BARRIER) grid_wait(sync, ++barriers, thread);
-        STAMP(1)
         if (gemm) load_tile(tile, source, job, &plan, thread);
         if (at + 2 < last && thread < JOB_VECTORS)
             copy16((__local uchar *)(local_jobs + (step + 2) % 3 * JOB_VECTORS + thread), list + ((at + 2) * JOB_VECTORS + thread) * 16, true);
         copies_commit();
         float residual = 0.0f;
-        if (writes && job->residual != -1) residual = load_element(added + out, 0);
+        if (writes && job->residual != -1) residual = load_element(added + out);
         if (job->kind == WINDOW) window(source, added, output, weights, job, thread);
         copies_wait(0);
         wait_weights(arrived + (step & 1), (step >> 1) & 1);
         barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
-        STAMP(2)
         if (at + 1 < last) copy_weights(next_weights, weights, (__local const Job *)(local_jobs + (step + 1) % 3 * JOB_VECTORS), arrived + (~step & 1), thread);
         if (!gemm) continue;
 
@@ -624,13 +610,11 @@ void persistent(__global uchar *memory0, __global uchar *memory1, __global uchar
             before_product(tile, own_weights + job->weights_count * 16, job, thread);
             barrier(CLK_LOCAL_MEM_FENCE);
         }
-        STAMP(3)
         if (flags & FIRST) {
 #pragma unroll
             for (int t = 0; t < 4; t++) sum[t] = (float4)(0.0f);
         }
         product(sum, tile, own_weights, starts, job, warp, lane);
-        STAMP(4)
         if (flags & LAST) {
             // The sums of the warps take the place of the tile.
             const int column_tiles = ((1 << job->columns_log2) + 7) >> 3, tiles_log2 = job->rows_log2_tiles, slices = WARPS >> tiles_log2;
@@ -666,10 +650,9 @@ void persistent(__global uchar *memory0, __global uchar *memory1, __global uchar
                         py++;
                     }
                 }
-                store_element(output + out, best, flags);
+                store_element(output + out, best);
             }
         }
-        STAMP(5)
     }
 #ifndef EMULATE
     // The last to finish leaves the counters as they were found, for the next launch.
