@@ -98,7 +98,7 @@ mma_conv(__global const element *restrict input, int input_at, __global const ui
     const uint first = TILES_K * part / SPLIT, count = TILES_K * (part + 1) / SPLIT - first;
 
     // The rows whose pieces this work-item copies: where the window begins, and which of its lines and columns lie in
-    // the image (a bit each, columns from bit 16). Beyond the last row nothing does.
+    // the image (a bit each, columns from bit 16; the last is of no tap). Beyond the last row nothing does.
     const uint piece = item % PIECES;
     int start[COPIES_A];
     uint inside[COPIES_A];
@@ -123,7 +123,8 @@ mma_conv(__global const element *restrict input, int input_at, __global const ui
     do {                                                                                                 \
         const uint base_ = (stage) * BYTES_STAGE, at_ = (k_tile) * PIECES + piece;                       \
         const uint tap_ = at_ / PIXEL_PIECES, line_ = tap_ / KERNEL_W, column_ = tap_ % KERNEL_W;        \
-        const uint bits_ = (1u << line_) | (0x10000u << column_);                                        \
+        const bool is_tap_ = TAPS * CHANNELS * ELEMENT % TILE_K == 0 || tap_ < TAPS;                     \
+        const uint bits_ = is_tap_ ? (1u << line_) | (0x10000u << column_) : 0x80000000u;                \
         const int shift_ = (int)(line_ * DILATION_H * WIDTH + column_ * DILATION_W) * CHANNELS           \
             + (int)(at_ % PIXEL_PIECES * PIECE_ELEMENTS);                                                \
         __global const uint4 *from_ = weights + ((k_tile) * PACKED_N + tile_n * TILE_N) * PARTS + item;  \
