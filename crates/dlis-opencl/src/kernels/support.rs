@@ -4,7 +4,7 @@ use dlis_backend::{Epilogue, Layout, OpSpec, Support, TensorSpec};
 use dlis_formats::{DType, Format};
 use dlis_model::Activation;
 
-use crate::device::{Arg, Buffer};
+use crate::device::{Arg, Buffer, Device};
 use crate::error::OpenClError;
 use crate::kernel::Stage;
 use crate::precision::Precision;
@@ -24,6 +24,13 @@ pub(crate) fn floats(op: &OpSpec) -> Support {
 pub(crate) fn dense(op: &OpSpec) -> Support {
     let dense = matches!(op.weight, Some(Format::DenseF32 | Format::DenseF16));
     Support::when(dense, "it executes dense weights only")
+}
+
+/// Whether the weight is dense, or of a format that is unpacked when it is staged: where arithmetic is so fast that
+/// small batches wait for latencies, and large ones for activations, fewer bytes of weights would save no time. Devices
+/// that emulate the kernel take dense weights only, as the others tell nothing new there.
+pub(crate) fn unpacked(op: &OpSpec, device: &Device) -> Support {
+    if device.info().has_tensor_cores() { Support::Yes } else { dense(op) }
 }
 
 /// Whether the weight is stored in this format.

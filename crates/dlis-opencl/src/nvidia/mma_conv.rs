@@ -46,7 +46,7 @@ fn supports(op: &OpSpec, device: &Device, precision: Precision) -> Support {
         "it needs the tensor cores of an NVIDIA GPU of compute capability 8.0 or later",
     )
     .and(|| support::floats(op))
-    .and(|| support::dense(op))
+    .and(|| support::unpacked(op, device))
     .and(|| support::channels_last(op))
     .and(|| Support::when(groups == 1, "it convolves all channels with all, in a single group"))
     .and(|| Support::when(small, "its window has more than 15 lines or columns"))

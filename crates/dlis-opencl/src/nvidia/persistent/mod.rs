@@ -66,7 +66,7 @@ fn supports_product(op: &OpSpec, device: &Device, precision: Precision) -> Suppo
     let (source, output) = (op.inputs[0], op.output);
     let neighbours = |spec: &TensorSpec| spec.strides()[1] == 1 || spec.is_layout_free();
     let inner = window.kernel[0].saturating_mul(window.kernel[1]).saturating_mul(source.channels);
-    support::dense(op)
+    support::unpacked(op, device)
         .and(|| Support::when(neighbours(&output), "its output must be in NHWC"))
         .and(|| {
             let few = neighbours(&source) || source.channels <= MAX_SCATTERED;
@@ -88,9 +88,9 @@ fn supports_product(op: &OpSpec, device: &Device, precision: Precision) -> Suppo
         })
 }
 
-fn supports_window(op: &OpSpec) -> Support {
+fn supports_window(op: &OpSpec, device: &Device) -> Support {
     match op.operation {
-        Operation::Conv2d(_) => support::dense(op),
+        Operation::Conv2d(_) => support::unpacked(op, device),
         Operation::Add => {
             let alike = op.inputs[1].strides() == op.output.strides();
             support::no_residual(op)
@@ -134,7 +134,7 @@ impl DeviceKernel for Persistent {
         .and(|| Support::when(small && geometry::fits(window(op)), "its window is larger than it can count"))
         .and(|| match network::is_product(op) {
             true => supports_product(op, device, precision),
-            false => supports_window(op),
+            false => supports_window(op, device),
         })
     }
 
