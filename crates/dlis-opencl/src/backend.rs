@@ -81,7 +81,10 @@ fn listed(device: &Arc<Device>, precision: Precision) -> Listed {
     static ALL: OnceLock<Mutex<HashMap<(usize, Precision), Listed>>> = OnceLock::new();
     let mut all = ALL.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     *all.entry((device.info().index, precision)).or_insert_with(|| {
-        let bound = kernels::kernels().iter().map(|&kernel| Bound::new(Arc::clone(device), precision, kernel));
+        let bound = kernels::kernels()
+            .iter()
+            .filter(|kernel| kernel.runs_on(device).is_yes())
+            .map(|&kernel| Bound::new(Arc::clone(device), precision, kernel));
         let bound: &'static [Bound] = Box::leak(bound.collect());
         let kernels: Vec<&'static Bound> = bound.iter().collect();
         let listed: Vec<&'static dyn Kernel> = bound.iter().map(|bound| bound as &dyn Kernel).collect();

@@ -73,7 +73,12 @@ pub trait DeviceKernel: Send + Sync {
     /// Its name at a precision.
     fn id(&self, precision: Precision) -> KernelId;
 
-    /// Whether it can execute `op`, or why not. That the extents of tensors fit together, and that they have fewer
+    /// Whether it is written for devices like this one, or why not. What is not is not listed by the device's backend.
+    fn runs_on(&self, _device: &Device) -> Support {
+        Support::Yes
+    }
+
+    /// Whether it can execute `op` on a device that it [runs on](Self::runs_on), or why not. That the extents of tensors fit together, and that they have fewer
     /// than 2^31 elements, has been checked.
     fn support(&self, op: &OpSpec, device: &Device, precision: Precision) -> Support;
 

@@ -56,13 +56,6 @@ fn conclude(report: &Report) {
     }
 }
 
-/// Whether a kernel is for devices like this one: those in NVIDIA's PTX are, on others, where they emulate it.
-fn is_for(backend: &OpenClBackend, id: &KernelId) -> bool {
-    id.isa() != "nvidia"
-        || backend.device().info().has_tensor_cores()
-        || std::env::var_os("DLIS_OPENCL_EMULATE").is_some()
-}
-
 /// A program's input and output are floats, so whatever takes or makes u8 is no program of its own.
 fn is_quantized(id: &KernelId) -> bool {
     id.dtype() == "u8" || id.op() == "quantize"
@@ -72,7 +65,7 @@ fn is_quantized(id: &KernelId) -> bool {
 fn every_kernel_passes_the_table_in_programs() {
     for backend in backends() {
         let report = prove_backend(&backend, &cases_for(backend.precision()), Tolerance::of);
-        conclude(&report.retain(|id| !is_quantized(id) && is_for(&backend, id)));
+        conclude(&report.retain(|id| !is_quantized(id)));
     }
 }
 
@@ -85,7 +78,7 @@ fn every_kernel_passes_the_table_alone() {
             Setup { executors: &[], schedules: &[Schedule::Static], hardware: &hardware, tolerance: Tolerance::of };
         let kernels: Vec<_> = backend.kernels().iter().map(|&kernel| kernel as &dyn Kernel).collect();
         let report = prove_kernels(&kernels, &cases_for(backend.precision()), &setup);
-        conclude(&report.retain(|id| !is_quantized(id) && is_for(&backend, id)));
+        conclude(&report.retain(|id| !is_quantized(id)));
     }
 }
 

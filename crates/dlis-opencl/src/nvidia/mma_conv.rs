@@ -41,29 +41,25 @@ fn product(op: &OpSpec, precision: Precision) -> Option<(Window, Product)> {
 fn supports(op: &OpSpec, device: &Device, precision: Precision) -> Support {
     let Some((window, groups)) = direct::window(op) else { return support::another_operation() };
     let small = geometry::fits(window) && window.kernel.iter().all(|&taps| taps <= MOST_TAPS);
-    Support::when(
-        device.info().has_tensor_cores() || nvidia::emulates(),
-        "it needs the tensor cores of an NVIDIA GPU of compute capability 8.0 or later",
-    )
-    .and(|| support::floats(op))
-    .and(|| support::unpacked(op, device))
-    .and(|| support::channels_last(op))
-    .and(|| Support::when(groups == 1, "it convolves all channels with all, in a single group"))
-    .and(|| Support::when(small, "its window has more than 15 lines or columns"))
-    .and(|| {
-        let product = Product::new(op, window, precision);
-        let long = precision != Precision::F32 || product.k >= SHORTEST_SUM;
-        Support::when(long, "its products are not exact enough for so short sums")
-    })
-    .and(|| {
-        let product = Product::new(op, window, precision);
-        let bytes = |cut: &Cut| {
-            let packed = cut.tile.depth(&product) * cut.tile.k_bytes * cut.tile.packed_columns(&product);
-            packed.max(cut.scratch_bytes(&product))
-        };
-        let few = candidates(&product, device.info()).iter().all(|cut| i32::try_from(bytes(cut)).is_ok());
-        Support::when(few, "its packed weights or partial sums take 2 GiB or more")
-    })
+    support::floats(op)
+        .and(|| support::unpacked(op, device))
+        .and(|| support::channels_last(op))
+        .and(|| Support::when(groups == 1, "it convolves all channels with all, in a single group"))
+        .and(|| Support::when(small, "its window has more than 15 lines or columns"))
+        .and(|| {
+            let product = Product::new(op, window, precision);
+            let long = precision != Precision::F32 || product.k >= SHORTEST_SUM;
+            Support::when(long, "its products are not exact enough for so short sums")
+        })
+        .and(|| {
+            let product = Product::new(op, window, precision);
+            let bytes = |cut: &Cut| {
+                let packed = cut.tile.depth(&product) * cut.tile.k_bytes * cut.tile.packed_columns(&product);
+                packed.max(cut.scratch_bytes(&product))
+            };
+            let few = candidates(&product, device.info()).iter().all(|cut| i32::try_from(bytes(cut)).is_ok());
+            Support::when(few, "its packed weights or partial sums take 2 GiB or more")
+        })
 }
 
 /// Small products leave most tensor cores idle.
@@ -172,6 +168,10 @@ fn stage_as(
 macro_rules! implicit_gemm {
     ($name:ident, $id:literal, $operation:ident) => {
         impl DeviceKernel for $name {
+            fn runs_on(&self, device: &Device) -> Support {
+                nvidia::understands(device)
+            }
+
             fn id(&self, precision: Precision) -> KernelId {
                 KernelId::new($id, precision.name(), "dense", "implicit-gemm", "nvidia")
             }

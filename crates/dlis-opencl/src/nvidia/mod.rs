@@ -7,6 +7,10 @@ mod tile;
 
 use std::sync::OnceLock;
 
+use dlis_backend::Support;
+
+use crate::device::Device;
+
 pub(crate) use mma_conv::{Conv, Linear};
 
 /// Macros over the instructions of tensor cores and asynchronous copies, and their emulation.
@@ -17,4 +21,10 @@ pub(crate) const PTX: &str = include_str!("ptx.cl");
 pub(crate) fn emulates() -> bool {
     static EMULATES: OnceLock<bool> = OnceLock::new();
     *EMULATES.get_or_init(|| std::env::var_os("DLIS_OPENCL_EMULATE").is_some())
+}
+
+/// Whether a device understands the PTX of these kernels, or emulates it.
+fn understands(device: &Device) -> Support {
+    let understands = device.info().has_tensor_cores() || emulates();
+    Support::when(understands, "it needs an NVIDIA GPU of compute capability 8.0 or later")
 }

@@ -46,15 +46,17 @@ fn stage_as(stage: &Stage<'_>, weights: OpWeights<'_>, tile: Tile) -> Result<Sta
 }
 
 impl DeviceKernel for Depthwise {
+    fn runs_on(&self, device: &Device) -> Support {
+        processor(device)
+    }
+
     fn id(&self, precision: Precision) -> KernelId {
         KernelId::new("conv2d", precision.name(), "dense", "depthwise-vectors", "opencl")
     }
 
-    fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
+    fn support(&self, op: &OpSpec, _: &Device, _: Precision) -> Support {
         let Operation::Conv2d(conv) = op.operation else { return support::another_operation() };
-        processor(device)
-            .and(|| Support::when(conv.is_depthwise(), "it convolves every channel on its own"))
-            .and(|| supports(op, conv.window))
+        Support::when(conv.is_depthwise(), "it convolves every channel on its own").and(|| supports(op, conv.window))
     }
 
     fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {

@@ -60,13 +60,17 @@ fn supports_window(op: &OpSpec) -> Support {
 }
 
 impl DeviceKernel for Conv {
+    fn runs_on(&self, device: &Device) -> Support {
+        processor(device)
+    }
+
     fn id(&self, precision: Precision) -> KernelId {
         KernelId::new("conv2d", precision.name(), "dense", "indirect-gemm", "opencl")
     }
 
-    fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
+    fn support(&self, op: &OpSpec, _: &Device, _: Precision) -> Support {
         match op.operation {
-            Operation::Conv2d(_) => processor(device).and(|| supports_window(op)),
+            Operation::Conv2d(_) => supports_window(op),
             _ => support::another_operation(),
         }
     }
@@ -81,13 +85,17 @@ impl DeviceKernel for Conv {
 }
 
 impl DeviceKernel for Linear {
+    fn runs_on(&self, device: &Device) -> Support {
+        processor(device)
+    }
+
     fn id(&self, precision: Precision) -> KernelId {
         KernelId::new("linear", precision.name(), "dense", "indirect-gemm", "opencl")
     }
 
-    fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
+    fn support(&self, op: &OpSpec, _: &Device, _: Precision) -> Support {
         match op.operation {
-            Operation::Linear(_) => processor(device).and(|| supports_window(op)),
+            Operation::Linear(_) => supports_window(op),
             _ => support::another_operation(),
         }
     }

@@ -32,6 +32,10 @@ impl Pool {
 }
 
 impl DeviceKernel for Pool {
+    fn runs_on(&self, device: &Device) -> Support {
+        processor(device)
+    }
+
     fn id(&self, precision: Precision) -> KernelId {
         let op = match self {
             Self::Max => "max_pool",
@@ -41,9 +45,9 @@ impl DeviceKernel for Pool {
         KernelId::new(op, precision.name(), "none", "vectors", "opencl")
     }
 
-    fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
+    fn support(&self, op: &OpSpec, _: &Device, _: Precision) -> Support {
         let Some(pool) = self.of(op) else { return support::another_operation() };
-        processor(device).and(|| pool::supports(op, pool.window)).and(|| support::channels_last(op))
+        pool::supports(op, pool.window).and(|| support::channels_last(op))
     }
 
     fn efficiency(&self, _: &OpSpec, _: &Device) -> f32 {

@@ -112,16 +112,19 @@ fn stage_as(stage: &Stage<'_>, weights: OpWeights<'_>, window: Window, tile: Til
 }
 
 impl DeviceKernel for Winograd {
+    fn runs_on(&self, device: &Device) -> Support {
+        processor(device)
+    }
+
     fn id(&self, precision: Precision) -> KernelId {
         KernelId::new("conv2d", precision.name(), "dense", "winograd-4x4", "opencl")
     }
 
-    fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
+    fn support(&self, op: &OpSpec, _: &Device, _: Precision) -> Support {
         let Operation::Conv2d(conv) = op.operation else { return support::another_operation() };
         let Window { kernel, stride, dilation, .. } = conv.window;
         let fits = i32::try_from(scratch_floats(op).saturating_mul(size_of::<f32>())).is_ok();
-        processor(device)
-            .and(|| Support::when(conv.groups == 1, "it convolves one group"))
+        Support::when(conv.groups == 1, "it convolves one group")
             .and(|| Support::when(kernel == [3, 3], "it executes windows of 3x3"))
             .and(|| Support::when(stride == [1, 1] && dilation == [1, 1], "it executes steps of one"))
             .and(|| supports(op, conv.window))

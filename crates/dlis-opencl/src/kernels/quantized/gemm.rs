@@ -24,17 +24,20 @@ pub(crate) struct Gemm {
 }
 
 impl DeviceKernel for Gemm {
+    fn runs_on(&self, device: &Device) -> Support {
+        Support::when(device.info().kind == DeviceKind::Cpu, "it is written for processors")
+    }
+
     fn id(&self, _: Precision) -> KernelId {
         KernelId::new(self.op, "u8", self.format.name(), "implicit-gemm", "opencl")
     }
 
-    fn support(&self, op: &OpSpec, device: &Device, _: Precision) -> Support {
+    fn support(&self, op: &OpSpec, _: &Device, _: Precision) -> Support {
         let Some((window, groups)) = window(op).filter(|_| op.operation.name() == self.op) else {
             return support::another_operation();
         };
         let nhwc = op.common_layout() == Some(dlis_backend::Layout::Nhwc);
-        Support::when(device.info().kind == DeviceKind::Cpu, "it is written for processors")
-            .and(|| accepts::weighted(op, self.format, terms(op, window, groups)))
+        accepts::weighted(op, self.format, terms(op, window, groups))
             .and(|| Support::when(nhwc, "it computes on nhwc activations only"))
             .and(|| Support::when(geometry::fits(window), "its window is larger than programs can count"))
     }

@@ -115,6 +115,10 @@ fn window(op: &OpSpec) -> Window {
 }
 
 impl DeviceKernel for Persistent {
+    fn runs_on(&self, device: &Device) -> Support {
+        nvidia::understands(device)
+    }
+
     fn id(&self, precision: Precision) -> KernelId {
         KernelId::new(self.op, precision.name(), self.format, "persistent", "nvidia")
     }
@@ -125,17 +129,13 @@ impl DeviceKernel for Persistent {
         }
         let grouped = direct::window(op).is_some_and(|(_, groups)| groups > 1) && !network::is_depthwise(op);
         let small = window(op).kernel.iter().all(|&extent| extent < 1 << 11);
-        Support::when(
-            device.info().has_tensor_cores() || nvidia::emulates(),
-            "it needs an NVIDIA GPU of capability 8.0 or later",
-        )
-        .and(|| support::floats(op))
-        .and(|| Support::when(!grouped, "its groups are neither one nor the channels"))
-        .and(|| Support::when(small && geometry::fits(window(op)), "its window is larger than it can count"))
-        .and(|| match network::is_product(op) {
-            true => supports_product(op, device, precision),
-            false => supports_window(op, device),
-        })
+        support::floats(op)
+            .and(|| Support::when(!grouped, "its groups are neither one nor the channels"))
+            .and(|| Support::when(small && geometry::fits(window(op)), "its window is larger than it can count"))
+            .and(|| match network::is_product(op) {
+                true => supports_product(op, device, precision),
+                false => supports_window(op, device),
+            })
     }
 
     fn efficiency(&self, op: &OpSpec, device: &Device) -> f32 {
