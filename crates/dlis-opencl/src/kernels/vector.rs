@@ -25,7 +25,7 @@ const RUN: usize = 4;
 /// Programs are compiled for a window and unroll it.
 const MOST_TAPS: usize = 64;
 
-/// `conv2d/*/dense/depthwise/opencl`
+/// `conv2d/*/dense/depthwise-channels/opencl`
 pub(crate) struct Depthwise;
 
 /// `max_pool/*/none/channel-vectors/opencl`
@@ -111,7 +111,7 @@ fn efficiency(device: &Device) -> f32 {
 
 impl DeviceKernel for Depthwise {
     fn id(&self, precision: Precision) -> KernelId {
-        KernelId::new("conv2d", precision.name(), "dense", "depthwise", "opencl")
+        KernelId::new("conv2d", precision.name(), "dense", "depthwise-channels", "opencl")
     }
 
     fn support(&self, op: &OpSpec, _: &Device, _: Precision) -> Support {
