@@ -26,6 +26,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     if let Some(Opponent::Cudnn) = args.against {
         return crate::cudnn::run(args);
     }
+    if args.layers {
+        return crate::layers::run(args, &threads);
+    }
     if args.fork_join {
         return Ok(crate::fork_join::run(&threads, args.json)?);
     }

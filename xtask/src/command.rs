@@ -46,6 +46,7 @@ pub(crate) enum Command {
     /// Time networks, or what a parallel loop costs, without accuracy.
     #[command(after_help = "Examples:
   cargo xtask bench                                     every backend and algorithm
+  cargo xtask bench --layers --network vgg16-cifar10    every kernel on every layer, beside the roofline
   cargo xtask bench --against cudnn --backend opencl:0  a GPU beside PyTorch (built with the feature `opencl`)
   cargo xtask bench --network mobilenet-cifar10 --batch 1 --json
   cargo xtask bench --network vgg16-cifar10 --recipe none --recipe int8 --algorithm measured
@@ -226,6 +227,10 @@ pub(crate) struct BenchArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Measure every kernel on every convolution and linear layer, beside the least time that the machine can take
+    /// [default networks: those of CIFAR-10 and ImageNet; backend: omp; batch: 1].
+    #[arg(long, conflicts_with_all = ["format", "algorithm", "budget_ms", "against", "fork_join", "json"])]
+    pub(crate) layers: bool,
     /// Time a device beside another stack on the same machine, in turns, at batches 1 and 128 and every precision.
     #[arg(long, value_enum, conflicts_with_all = ["format", "threads", "fork_join", "json"])]
     pub(crate) against: Option<Opponent>,

@@ -13,6 +13,7 @@ mod explain;
 mod failure;
 mod fork_join;
 mod laboratory;
+mod layers;
 mod output;
 mod paper;
 mod recommend;

@@ -1,7 +1,7 @@
 //! Every kernel on an OpenCL device: the one that `DLIS_OPENCL_DEVICE` names (an index or part of a name), else the
 //! first, as programs and alone.
-//!
-//! Without a device nothing can be tested: the tests fail unless `DLIS_OPENCL_OPTIONAL` is set.
+
+mod support;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -16,24 +16,11 @@ use dlis_conformance::{
 };
 use dlis_hw::{Hardware, SimdLevel};
 use dlis_model::Activation;
-use dlis_opencl::{Device, OpenClBackend, Precision};
-
-/// The device to test, if there is one.
-fn device() -> Option<Arc<Device>> {
-    let selector = std::env::var("DLIS_OPENCL_DEVICE").unwrap_or_else(|_| "0".to_owned());
-    match Device::open(&selector) {
-        Ok(device) => Some(device),
-        Err(error) if std::env::var_os("DLIS_OPENCL_OPTIONAL").is_some() => {
-            let _ = writeln!(std::io::stderr(), "nothing is tested: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
+use dlis_opencl::{OpenClBackend, Precision};
 
 /// Backends of all precisions that the device offers.
 fn backends() -> Vec<OpenClBackend> {
-    let Some(device) = device() else { return Vec::new() };
+    let Some(device) = support::device() else { return Vec::new() };
     Precision::ALL.into_iter().filter_map(|precision| OpenClBackend::new(Arc::clone(&device), precision).ok()).collect()
 }
 
@@ -89,7 +76,7 @@ fn is_sigmoid(case: &QuantizedCase) -> bool {
 
 #[test]
 fn every_quantized_kernel_computes_the_very_bits() {
-    let Some(device) = device() else { return };
+    let Some(device) = support::device() else { return };
     let backend = OpenClBackend::new(device, Precision::F32).unwrap();
     let hardware = backend.hardware().with_simd(SimdLevel::Portable);
     let setup = Setup { executors: &[], schedules: &[Schedule::Static], hardware: &hardware, tolerance: Tolerance::of };
@@ -124,7 +111,7 @@ fn floats(kernel: &dyn Kernel, case: &QuantizedCase, op: &OpSpec, hardware: &Har
 
 #[test]
 fn sigmoids_of_quantized_layers_are_right_but_for_their_last_bits() {
-    let Some(device) = device() else { return };
+    let Some(device) = support::device() else { return };
     let backend = OpenClBackend::new(device, Precision::F32).unwrap();
     let hardware = backend.hardware().with_simd(SimdLevel::Portable);
     let mut checked = 0;

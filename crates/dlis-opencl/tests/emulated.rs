@@ -1,13 +1,15 @@
 //! The kernels in NVIDIA's PTX, their instructions emulated on whatever device there is (`DLIS_OPENCL_DEVICE`, else the
 //! first), on every so many cases of the suite. Where the GPU itself is there, `conformance.rs` proves them wholly.
 
+mod support;
+
 use std::io::Write as _;
 use std::process::Command;
 
 use dlis_backend::{Backend as _, Kernel, Schedule};
 use dlis_conformance::{Setup, Tolerance, cases, prove_kernels};
 use dlis_hw::SimdLevel;
-use dlis_opencl::{Device, OpenClBackend, Precision};
+use dlis_opencl::{OpenClBackend, Precision};
 
 /// Of so many cases one is tried: emulation is slow, and the compiler of a shape's own program too.
 const STRIDE: usize = 14;
@@ -23,15 +25,7 @@ fn kernels_in_ptx_pass_cases_of_the_table() {
 #[test]
 #[ignore = "run by `kernels_in_ptx_pass_cases_of_the_table`, with emulation on"]
 fn emulated() {
-    let selector = std::env::var("DLIS_OPENCL_DEVICE").unwrap_or_else(|_| "0".to_owned());
-    let device = match Device::open(&selector) {
-        Ok(device) => device,
-        Err(error) if std::env::var_os("DLIS_OPENCL_OPTIONAL").is_some() => {
-            let _ = writeln!(std::io::stderr(), "nothing is tested: {error}");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let Some(device) = support::device() else { return };
     for precision in Precision::ALL {
         let backend = OpenClBackend::new(device.clone(), precision).unwrap();
         let hardware = backend.hardware().with_simd(SimdLevel::Portable);

@@ -2,13 +2,14 @@
 //! f64: merged steps, barriers and the places of tensors are proved by nothing smaller.
 //!
 //! Where the device has not the instructions, they are emulated if `DLIS_OPENCL_EMULATE` is set; else other kernels
-//! run. Without a device nothing can be tested: the test fails unless `DLIS_OPENCL_OPTIONAL` is set.
+//! run.
 
-use std::io::Write as _;
+mod support;
+
 use std::sync::Arc;
 
 use dlis_model::{Network, interpreter, zoo};
-use dlis_opencl::{Device, OpenClBackend, Precision};
+use dlis_opencl::{OpenClBackend, Precision};
 use dlis_runtime::{Planner, Policy, Session};
 use ndarray::{Array4, Axis};
 
@@ -26,15 +27,7 @@ fn images(batch: usize) -> Array4<f32> {
 
 #[test]
 fn whole_networks_compute_what_their_operations_define() {
-    let selector = std::env::var("DLIS_OPENCL_DEVICE").unwrap_or_else(|_| "0".to_owned());
-    let device = match Device::open(&selector) {
-        Ok(device) => device,
-        Err(error) if std::env::var_os("DLIS_OPENCL_OPTIONAL").is_some() => {
-            let _ = writeln!(std::io::stderr(), "nothing is tested: {error}");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let Some(device) = support::device() else { return };
     let policy: Policy = "fixed:persistent".parse().unwrap();
     let count = if device.info().has_tensor_cores() { NETWORKS.len() } else { 1 };
     for &name in &NETWORKS[..count] {

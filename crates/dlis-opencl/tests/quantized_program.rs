@@ -1,8 +1,7 @@
 //! A whole program in u8 on an OpenCL device: f32 in, quantised, convolved, added, back to f32.
-//!
-//! Without a device nothing can be tested: the test fails unless `DLIS_OPENCL_OPTIONAL` is set.
 
-use std::io::Write as _;
+mod support;
+
 use std::sync::Arc;
 
 use dlis_backend::{
@@ -11,7 +10,7 @@ use dlis_backend::{
 };
 use dlis_formats::{Format, Int8, Quantization, Weight};
 use dlis_model::{Conv2d, Window};
-use dlis_opencl::{Device, OpenClBackend, Precision};
+use dlis_opencl::{OpenClBackend, Precision};
 
 /// The first kernel that supports an operation.
 fn kernel(op: &OpSpec, backend: &OpenClBackend) -> KernelId {
@@ -62,15 +61,7 @@ fn program(backend: &OpenClBackend) -> Program {
 
 #[test]
 fn bytes_flow_through_a_program_between_floats() {
-    let selector = std::env::var("DLIS_OPENCL_DEVICE").unwrap_or_else(|_| "0".to_owned());
-    let device = match Device::open(&selector) {
-        Ok(device) => device,
-        Err(error) if std::env::var_os("DLIS_OPENCL_OPTIONAL").is_some() => {
-            let _ = writeln!(std::io::stderr(), "nothing is tested: {error}");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let Some(device) = support::device() else { return };
     // Twice the identity, in steps of a half; the sum is then three times the input.
     let values = (0..16).map(|index| if index % 5 == 0 { 4 } else { 0 }).collect();
     let weight = Weight::Int8(Int8::new(vec![4, 4, 1, 1], values, vec![0.5; 4]).unwrap());

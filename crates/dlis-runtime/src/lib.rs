@@ -41,7 +41,7 @@ pub use error::{PlanError, SessionError};
 pub use explain::{Explanation, KernelVerdict, StepExplanation};
 pub use lower::{LoweredOp, Source};
 pub use observe::{Observation, ObserveError, Observer};
-pub use plan::{Plan, Planner};
+pub use plan::{CandidateTime, OpCandidates, Plan, Planner};
 pub use policy::{ParsePolicyError, Policy};
 pub use session::{LayerTime, Session};
 pub use trace::{TraceEvent, chrome_trace};

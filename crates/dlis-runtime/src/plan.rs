@@ -1,6 +1,7 @@
 //! Plans: which kernel, which layout and which memory for every operation.
 
-use dlis_backend::{Backend, OpWeights, Program};
+use dlis_backend::{Backend, KernelId, Layout, OpWeights, Program};
+use dlis_formats::Weight;
 use dlis_model::{Network, graph::MAX_ELEMENTS};
 
 use crate::choose::{Choice, choose};
@@ -72,6 +73,36 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// One way in which an operation could run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CandidateTime {
+    /// By what.
+    pub kernel: KernelId,
+    /// Layout of its tensors.
+    pub layout: Layout,
+    /// What it takes.
+    pub ns: f64,
+    /// Whether measuring it was given up, so that `ns` is but one run.
+    pub abandoned: bool,
+    /// Whether it is the one that the plan runs.
+    pub chosen: bool,
+}
+
+/// An operation of a plan and all the ways in which it could run, the fastest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpCandidates {
+    /// The layer that it executes, the first where several were fused.
+    pub layer: String,
+    /// What is computed.
+    pub op: String,
+    /// Multiply-accumulates of the whole batch.
+    pub macs: u64,
+    /// Bytes that must move: activations and weights as stored, once each.
+    pub bytes: u64,
+    /// The ways, of either layout.
+    pub candidates: Vec<CandidateTime>,
+}
+
 /// A network ready to be compiled by the backend that it was planned for.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -128,6 +159,31 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// For every operation all the ways in which it could run, and what each takes: measured under
+    /// [`Policy::Measured`], otherwise a rough estimate.
+    pub fn candidates(&self) -> Vec<OpCandidates> {
+        let of = |(op, choice): (&LoweredOp, &Choice)| {
+            let spec = &choice.chosen.spec;
+            let candidates = choice.candidates.iter().map(|candidate| CandidateTime {
+                kernel: candidate.kernel.id(),
+                layout: candidate.spec.output.layout,
+                ns: candidate.cost,
+                abandoned: candidate.abandoned,
+                chosen: candidate.kernel.id() == choice.chosen.kernel.id() && candidate.spec == *spec,
+            });
+            let mut candidates: Vec<CandidateTime> = candidates.collect();
+            candidates.sort_by(|a, b| a.ns.total_cmp(&b.ns));
+            OpCandidates {
+                layer: op.layer.clone(),
+                op: spec.to_string(),
+                macs: spec.macs(),
+                bytes: spec.activation_bytes() + op.weight.as_ref().map_or(0, Weight::bytes) as u64,
+                candidates,
+            }
+        };
+        self.ops.iter().zip(&self.choices).map(of).collect()
     }
 
     /// For every step the kernel chosen, and for every other kernel of the operation why it was not.

@@ -29,6 +29,11 @@ fn explain(network: &Network, text: &str) -> Explanation {
             assert!(!reason.is_empty() && number, "{}: `{reason}`", step.layer);
         }
     }
+    for op in plan.candidates() {
+        let chosen: Vec<_> = op.candidates.iter().filter(|candidate| candidate.chosen).collect();
+        assert!(matches!(chosen[..], [one] if one.ns.is_finite()), "{}: {chosen:?}", op.layer);
+        assert!(op.candidates.is_sorted_by(|a, b| a.ns <= b.ns) && op.bytes > 0, "{}", op.layer);
+    }
     explanation
 }
 
