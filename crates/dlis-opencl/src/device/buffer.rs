@@ -59,7 +59,7 @@ impl Device {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let buffer = self.buffer(bytes.len())?;
         if !bytes.is_empty() {
-            self.queue()?.write_now(&buffer, 0, bytes)?;
+            self.uploads.write_now(&buffer, 0, bytes)?;
         }
         Ok(buffer)
     }

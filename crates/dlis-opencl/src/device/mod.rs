@@ -29,6 +29,8 @@ pub struct Device {
     info: DeviceInfo,
     id: cl::DeviceId,
     context: cl::Context,
+    /// For weights and constants, which are waited for one by one.
+    uploads: Queue,
     programs: Mutex<HashMap<String, Program>>,
     /// Time spent compiling programs, or loading compiled ones.
     compile_ns: AtomicU64,
@@ -60,7 +62,9 @@ impl Device {
         let (info, platform, id) = all.into_iter().nth(index).expect("the index was found among them");
         let properties = cl::ContextProperties::new().platform(platform);
         let context = call("creating a context", cl::create_context(Some(&properties), &[id], None, None))?;
-        let device = Arc::new(Self { info, id, context, programs: Mutex::default(), compile_ns: AtomicU64::new(0) });
+        let uploads = Queue::new(&context, id)?;
+        let (programs, compile_ns) = (Mutex::default(), AtomicU64::new(0));
+        let device = Arc::new(Self { info, id, context, uploads, programs, compile_ns });
         open.insert(index, Arc::clone(&device));
         Ok(device)
     }

@@ -79,9 +79,7 @@ impl Device {
     ///
     /// [`OpenClError`] if the driver refuses.
     pub fn queue(self: &Arc<Self>) -> Result<Queue, OpenClError> {
-        let properties = cl::CommandQueueProperties::new().profiling();
-        let queue = cl::create_command_queue(&self.context, self.id, Some(properties));
-        Ok(Queue { queue: call("creating a queue", queue)? })
+        Queue::new(&self.context, self.id)
     }
 
     /// So many floats of pinned memory.
@@ -115,6 +113,12 @@ impl Device {
 }
 
 impl Queue {
+    pub(super) fn new(context: &cl::Context, id: cl::DeviceId) -> Result<Self, OpenClError> {
+        let properties = cl::CommandQueueProperties::new().profiling();
+        let queue = cl::create_command_queue(context, id, Some(properties));
+        Ok(Self { queue: call("creating a queue", queue)? })
+    }
+
     /// Queues a launch.
     ///
     /// # Errors

@@ -7,7 +7,8 @@ use dlis_model::Window;
 use crate::device::{Arg, Device, Launch};
 use crate::error::OpenClError;
 use crate::kernel::{DeviceKernel, Stage, Staged};
-use crate::kernels::{geometry, support};
+use crate::kernels::geometry::{self, OUTPUT_PLACE};
+use crate::kernels::support;
 use crate::precision::Precision;
 
 const SOURCE: &str = include_str!("direct.cl");
@@ -37,10 +38,10 @@ fn supports(op: &OpSpec) -> Support {
 fn stage(stage: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
     let op = stage.op;
     let (window, groups) = window(op).expect("support has checked the operation");
-    let source = format!("{}{SOURCE}", geometry::definitions());
+    let source = format!("{}{OUTPUT_PLACE}{SOURCE}", geometry::definitions());
     let program = stage.program("direct", &source, &support::epilogue_options(op.epilogue))?;
     let extents = geometry::upload(stage.device, op, window, groups)?;
-    let dense = weights.weight.map(|weight| weight.to_f32().iter().copied().collect::<Vec<f32>>()).unwrap_or_default();
+    let dense = support::elements(weights);
     let (weight, bias) = (stage.upload_real(&dense)?, stage.upload_bias(weights.bias)?);
     let weight_bytes = weight.bytes() + bias.bytes();
     let operands = stage.operands;

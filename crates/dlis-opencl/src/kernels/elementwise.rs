@@ -67,7 +67,7 @@ element_wise!(
     Operation::Affine,
     |op| plain(op).and(|| support::dense(op)),
     |stage, weights| {
-        let scale: Vec<f32> = weights.weight.map(|w| w.to_f32().iter().copied().collect()).unwrap_or_default();
+        let scale = support::elements(weights);
         let (scale, shift) = (stage.device.upload(&scale)?, stage.upload_bias(weights.bias)?);
         let (x, y) = (&stage.operands.inputs[0], &stage.operands.output);
         let [step, channels] = channels(stage.op);

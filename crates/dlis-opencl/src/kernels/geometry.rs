@@ -7,9 +7,8 @@ use dlis_model::Window;
 
 use crate::device::{Buffer, Device};
 use crate::error::OpenClError;
-use crate::kernels::support::strides;
 
-/// Names of [`values`], in their order, for `geometry.cl`.
+/// Names of [`values`], in their order.
 const NAMES: [&str; 26] = [
     "C",
     "H",
@@ -41,7 +40,7 @@ const NAMES: [&str; 26] = [
 
 fn values(op: &OpSpec, window: Window, groups: usize) -> [usize; NAMES.len()] {
     let (x, y) = (op.inputs[0], op.output);
-    let ([xn, xc, xh, xw], [yn, yc, yh, yw]) = (strides(&x), strides(&y));
+    let ([xn, xc, xh, xw], [yn, yc, yh, yw]) = (x.strides(), y.strides());
     let Window { kernel: [kh, kw], stride: [sh, sw], padding: [pt, pl, pb, pr], dilation: [dh, dw] } = window;
     [
         x.channels,
@@ -85,6 +84,10 @@ pub(crate) fn definitions() -> String {
     let define = |(index, name): (usize, &&str)| format!("#define {name} g[{index}]\n");
     NAMES.iter().enumerate().map(define).collect()
 }
+
+/// For programs whose work-items each compute an element of the output, in any layout: `OUTPUT_PLACE` names its channel,
+/// row, column and image.
+pub(crate) const OUTPUT_PLACE: &str = include_str!("output_place.cl");
 
 /// The extents in the device's memory.
 pub(crate) fn upload(device: &Arc<Device>, op: &OpSpec, window: Window, groups: usize) -> Result<Buffer, OpenClError> {

@@ -167,9 +167,9 @@ impl DeviceKernel for Gemm {
 
     fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
         let products = Products::new(to.op, to.precision).expect("support has checked the extents");
-        let dense = weights.weight.map(|weight| weight.to_f32().iter().copied().collect::<Vec<f32>>());
+        let dense = support::elements(weights);
         let channels = to.op.output.channels;
-        let packed = pack(&dense.unwrap_or_default(), products.window, products.groups, channels);
+        let packed = pack(&dense, products.window, products.groups, channels);
         let weight = to.device.upload(&packed)?;
         let launches = products.launches(to, &weight, weights.bias)?;
         Ok(Staged { launches, weight_bytes: weight.bytes() + channels * size_of::<f32>() })

@@ -1,13 +1,9 @@
 // Pooling by its definition: a work-item an element of the output, any layouts.
 
-// The output element of this work-item: neighbours have neighbouring outputs.
-#define PLACE                                                      \
-  int i = get_global_id(0), k, oh, ow, n;                          \
-  if (YC == 1)                                                     \
-    k = i % K, i /= K, ow = i % OW, i /= OW, oh = i % OH, n = i / OH; \
-  else                                                             \
-    ow = i % OW, i /= OW, oh = i % OH, i /= OH, k = i % K, n = i / K; \
-  x += x_at + n * XN + k * XC;                                     \
+// Where this work-item's window and its output are.
+#define PLACE                        \
+  OUTPUT_PLACE(k, oh, ow, n)         \
+  x += x_at + n * XN + k * XC;       \
   int at = y_at + n * YN + k * YC + oh * YH + ow * YW;
 
 __kernel void max_pool(__constant int *g, __global const real *x, int x_at, __global real *y, int y_at) {

@@ -6,7 +6,8 @@ use dlis_model::{Pool, Window};
 use crate::device::{Arg, Device, Launch};
 use crate::error::OpenClError;
 use crate::kernel::{DeviceKernel, Stage, Staged};
-use crate::kernels::{geometry, support};
+use crate::kernels::geometry::{self, OUTPUT_PLACE};
+use crate::kernels::support;
 use crate::precision::Precision;
 
 const SOURCE: &str = include_str!("pool.cl");
@@ -29,7 +30,7 @@ pub(crate) fn supports(op: &OpSpec, window: Window) -> Support {
 
 fn stage(stage: &Stage<'_>, name: &'static str, pool: Pool) -> Result<Staged, OpenClError> {
     let op = stage.op;
-    let source = format!("{}{SOURCE}", geometry::definitions());
+    let source = format!("{}{OUTPUT_PLACE}{SOURCE}", geometry::definitions());
     let program = stage.program("pool", &source, &support::epilogue_options(op.epilogue))?;
     let extents = geometry::upload(stage.device, op, pool.window, 1)?;
     let (x, y) = (&stage.operands.inputs[0], &stage.operands.output);

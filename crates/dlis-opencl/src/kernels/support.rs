@@ -1,8 +1,8 @@
 //! What kernels take of an operation besides its kind, and what they share when they are staged.
 
-use dlis_backend::{Epilogue, Layout, OpSpec, Support, TensorSpec};
+use dlis_backend::{Epilogue, Layout, OpSpec, OpWeights, Support, TensorSpec};
 use dlis_formats::{DType, Format};
-use dlis_model::Activation;
+use dlis_model::{Activation, Window};
 
 use crate::device::{Arg, Buffer, Device};
 use crate::error::OpenClError;
@@ -100,9 +100,37 @@ pub(crate) fn epilogue(epilogue: Epilogue) -> Arg<'static> {
     Arg::I32(activation_number(epilogue) + if epilogue.residual { 4 } else { 0 })
 }
 
-/// The strides of a tensor's elements from image to image, channel to channel, row to row and column to column.
-pub(crate) fn strides(spec: &TensorSpec) -> [usize; 4] {
-    spec.strides()
+/// The elements of an operation's weight in row-major order, whatever its format; none where it has no weight.
+pub(crate) fn elements(weights: OpWeights<'_>) -> Vec<f32> {
+    weights.weight.map(|weight| weight.to_f32().iter().copied().collect()).unwrap_or_default()
+}
+
+/// The compiler's options that define the extents of input and output, for programs that are compiled for one shape.
+pub(crate) fn extents(op: &OpSpec) -> String {
+    let (x, y) = (op.inputs[0], op.output);
+    definitions(&[
+        ("BATCH", x.batch),
+        ("HEIGHT", x.height),
+        ("WIDTH", x.width),
+        ("CHANNELS", x.channels),
+        ("OUT_HEIGHT", y.height),
+        ("OUT_WIDTH", y.width),
+    ])
+}
+
+/// The compiler's options that define a window, likewise.
+pub(crate) fn window(window: Window) -> String {
+    let Window { kernel, stride, padding, dilation } = window;
+    definitions(&[
+        ("KERNEL_H", kernel[0]),
+        ("KERNEL_W", kernel[1]),
+        ("STRIDE_H", stride[0]),
+        ("STRIDE_W", stride[1]),
+        ("DILATION_H", dilation[0]),
+        ("DILATION_W", dilation[1]),
+        ("PAD_TOP", padding[0]),
+        ("PAD_LEFT", padding[1]),
+    ])
 }
 
 impl Stage<'_> {

@@ -55,30 +55,14 @@ fn small(window: Window) -> Support {
 
 /// The definitions that programs name at their head.
 fn options(stage: &Stage<'_>, window: Option<Window>) -> String {
-    let (op, x, y) = (stage.op, stage.op.inputs[0], stage.op.output);
-    let mut values = vec![
-        ("VECTOR", vector(op, stage.precision)),
-        ("BATCH", x.batch),
-        ("HEIGHT", x.height),
-        ("WIDTH", x.width),
-        ("CHANNELS", x.channels),
-        ("OUT_HEIGHT", y.height),
-        ("OUT_WIDTH", y.width),
-    ];
-    if let Some(Window { kernel, stride, padding, dilation }) = window {
-        values.extend([
-            ("KERNEL_H", kernel[0]),
-            ("KERNEL_W", kernel[1]),
-            ("STRIDE_H", stride[0]),
-            ("STRIDE_W", stride[1]),
-            ("DILATION_H", dilation[0]),
-            ("DILATION_W", dilation[1]),
-            ("PAD_TOP", padding[0]),
-            ("PAD_LEFT", padding[1]),
-            ("RUN", run(op)),
-        ]);
+    let op = stage.op;
+    let mut options = support::epilogue_options(op.epilogue) + &support::extents(op);
+    options += &support::definitions(&[("VECTOR", vector(op, stage.precision))]);
+    if let Some(window) = window {
+        options += &support::window(window);
+        options += &support::definitions(&[("RUN", run(op))]);
     }
-    support::epilogue_options(op.epilogue) + &support::definitions(&values)
+    options
 }
 
 /// Pixels of a line that a work-item computes.
@@ -130,8 +114,7 @@ impl DeviceKernel for Depthwise {
     fn stage(&self, to: &Stage<'_>, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
         let (op, operands) = (to.op, to.operands);
         let (window, _) = direct::window(op).expect("support has checked the operation");
-        let dense: Vec<f32> =
-            weights.weight.map(|weight| weight.to_f32().iter().copied().collect()).unwrap_or_default();
+        let dense = support::elements(weights);
         let taps = window.kernel[0] * window.kernel[1];
         let by_tap: Vec<f32> = (0..taps).flat_map(|tap| dense.iter().skip(tap).step_by(taps).copied()).collect();
         let (weight, bias) = (to.upload_real(&by_tap)?, to.upload_bias(weights.bias)?);

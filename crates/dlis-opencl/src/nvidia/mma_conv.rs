@@ -80,8 +80,6 @@ fn scratch_bytes(op: &OpSpec, device: &Device, precision: Precision) -> usize {
 
 /// The definitions that `mma_conv.cl` names at its head.
 fn options(op: &OpSpec, window: Window, product: &Product, cut: Cut, stage: &Stage<'_>) -> String {
-    let (x, y) = (op.inputs[0], op.output);
-    let Window { kernel, stride, padding, dilation } = window;
     let Cut { tile, split } = cut;
     let precision = match stage.precision {
         Precision::F16 => 0,
@@ -90,21 +88,7 @@ fn options(op: &OpSpec, window: Window, product: &Product, cut: Cut, stage: &Sta
     };
     let values = [
         ("PRECISION", precision),
-        ("BATCH", x.batch),
-        ("HEIGHT", x.height),
-        ("WIDTH", x.width),
-        ("CHANNELS", x.channels),
-        ("OUT_HEIGHT", y.height),
-        ("OUT_WIDTH", y.width),
-        ("OUT_CHANNELS", y.channels),
-        ("KERNEL_H", kernel[0]),
-        ("KERNEL_W", kernel[1]),
-        ("STRIDE_H", stride[0]),
-        ("STRIDE_W", stride[1]),
-        ("DILATION_H", dilation[0]),
-        ("DILATION_W", dilation[1]),
-        ("PAD_TOP", padding[0]),
-        ("PAD_LEFT", padding[1]),
+        ("OUT_CHANNELS", op.output.channels),
         ("TILE_M", tile.rows),
         ("TILE_N", tile.columns),
         ("TILE_K", tile.k_bytes),
@@ -115,7 +99,7 @@ fn options(op: &OpSpec, window: Window, product: &Product, cut: Cut, stage: &Sta
         ("PACKED_N", tile.packed_columns(product)),
         ("PIECE", product.piece),
     ];
-    let mut options = support::epilogue_options(op.epilogue);
+    let mut options = support::epilogue_options(op.epilogue) + &support::extents(op) + &support::window(window);
     options.push_str(&support::definitions(&values));
     match stage.device.info().compute_capability {
         Some(_) if tile.registers > 0 => options.push_str(&format!(" -cl-nv-maxrregcount={}", tile.registers)),
@@ -142,7 +126,7 @@ fn stage_as(
     let (op, operands, precision) = (stage.op, stage.operands, stage.precision);
     let options = options(op, window, product, cut, stage);
     let program = stage.program("mma_conv", &format!("{PTX}\n{SOURCE}"), &options)?;
-    let dense = weights.weight.map(|weight| weight.to_f32().iter().copied().collect::<Vec<f32>>()).unwrap_or_default();
+    let dense = support::elements(weights);
     let packed = pack(&dense, window.kernel[0] * window.kernel[1], product, &cut.tile, precision);
     let (weight, bias) = (stage.device.upload(&packed)?, stage.upload_bias(weights.bias)?);
     let (x, y) = (&operands.inputs[0], &operands.output);

@@ -65,7 +65,7 @@ fn transformed(filter: &[f32], row: usize, column: usize) -> f32 {
 fn pack(weights: OpWeights<'_>, inputs: usize, outputs: usize, block: usize) -> Vec<f32> {
     let padded = outputs.next_multiple_of(block);
     let mut packed = vec![0.0; IN * IN * inputs * padded];
-    let dense: Vec<f32> = weights.weight.map(|weight| weight.to_f32().iter().copied().collect()).unwrap_or_default();
+    let dense = support::elements(weights);
     for (index, filter) in dense.chunks_exact(9).enumerate() {
         let (output, input) = (index / inputs, index % inputs);
         let at = (output / block * inputs + input) * block + output % block;

@@ -160,15 +160,10 @@ pub(super) fn stored(weights: OpWeights<'_>) -> (Vec<u8>, &[f32]) {
 pub(super) fn integers(weights: OpWeights<'_>) -> (Vec<i8>, &[f32]) {
     match weights.weight {
         Some(Weight::Int8(weight)) => (weight.values().to_vec(), weight.scales()),
-        Some(Weight::Int4(weight)) => {
-            let columns: usize = weight.dims()[1..].iter().product();
-            let rows = weight.packed().chunks(columns.div_ceil(2).max(1));
-            let nibble = |byte: u8, which: usize| {
-                if which == 0 { (byte << 4).cast_signed() >> 4 } else { byte.cast_signed() >> 4 }
-            };
-            let values = rows.flat_map(|row| (0..columns).map(move |column| nibble(row[column / 2], column % 2)));
-            (values.collect(), weight.scales())
-        }
+        Some(whole @ Weight::Int4(weight)) => match whole.convert(Format::Int8) {
+            Ok(Weight::Int8(wide)) => (wide.values().to_vec(), weight.scales()),
+            _ => unreachable!("int8 holds every int4"),
+        },
         _ => unreachable!("the weight's format has been checked"),
     }
 }

@@ -12,18 +12,7 @@
 __kernel void conv2d(__constant int *g, __constant float *q, __global const uchar *x, int x_at, __global const char *w,
                      __global const float *multipliers, __global const float *biases, __global const made *residual,
                      int residual_at, __global made *y, int y_at) {
-  int i = get_global_id(0);
-  // Neighbouring work-items have neighbouring outputs: in NHWC channels, in NCHW columns.
-  int k, oh, ow, n;
-  if (YC == 1) {
-    k = i % K, i /= K;
-    ow = i % OW, i /= OW;
-    oh = i % OH, n = i / OH;
-  } else {
-    ow = i % OW, i /= OW;
-    oh = i % OH, i /= OH;
-    k = i % K, n = i / K;
-  }
+  OUTPUT_PLACE(k, oh, ow, n)
   x += x_at + n * XN + (k / GROUP_OUT) * GROUP_IN * XC;
   w += (size_t)k * ROW_BYTES(GROUP_IN * KH * KW);
   int sum = 0, zero = ZERO_POINT;

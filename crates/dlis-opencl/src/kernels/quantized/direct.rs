@@ -11,7 +11,8 @@ use crate::device::{Arg, Buffer, Device, Launch};
 use crate::error::OpenClError;
 use crate::kernel::{DeviceKernel, Stage, Staged};
 use crate::kernels::direct::window;
-use crate::kernels::{geometry, support};
+use crate::kernels::geometry::{self, OUTPUT_PLACE};
+use crate::kernels::support;
 use crate::precision::Precision;
 
 const SOURCE: &str = include_str!("direct.cl");
@@ -60,7 +61,7 @@ pub(super) fn args<'a>(
 fn stage(stage: &Stage<'_>, weights: OpWeights<'_>, format: Format) -> Result<Staged, OpenClError> {
     let op = stage.op;
     let (window, groups) = window(op).expect("support has checked the operation");
-    let source = format!("{}{RESCALE}{SOURCE}", geometry::definitions());
+    let source = format!("{}{OUTPUT_PLACE}{RESCALE}{SOURCE}", geometry::definitions());
     let options = constants::options(stage, format);
     let program = stage.program("direct_u8", &source, &options)?;
     let extents = geometry::upload(stage.device, op, window, groups)?;

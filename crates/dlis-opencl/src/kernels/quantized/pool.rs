@@ -8,7 +8,9 @@ use super::constants::{self, RESCALE, narrow};
 use crate::device::{Arg, Device, Launch};
 use crate::error::OpenClError;
 use crate::kernel::{DeviceKernel, Stage, Staged};
-use crate::kernels::{geometry, support};
+use crate::kernels::geometry::{self, OUTPUT_PLACE};
+use crate::kernels::pool::global;
+use crate::kernels::support;
 use crate::precision::Precision;
 
 const SOURCE: &str = include_str!("pool.cl");
@@ -29,15 +31,9 @@ fn supports(op: &OpSpec, window: Window) -> Support {
         .and(|| Support::when(geometry::fits(window), "its window is larger than programs can count"))
 }
 
-/// The whole image as a window.
-fn global(op: &OpSpec) -> Pool {
-    let kernel = [op.inputs[0].height, op.inputs[0].width];
-    Pool { window: Window { kernel, ..Window::square(1) }, include_padding: false }
-}
-
 fn stage(stage: &Stage<'_>, name: &'static str, pool: Pool, weights: OpWeights<'_>) -> Result<Staged, OpenClError> {
     let op = stage.op;
-    let source = format!("{}{RESCALE}{SOURCE}", geometry::definitions());
+    let source = format!("{}{OUTPUT_PLACE}{RESCALE}{SOURCE}", geometry::definitions());
     let program = stage.program("pool_u8", &source, constants::ptx(stage))?;
     let extents = geometry::upload(stage.device, op, pool.window, 1)?;
     let (x, y) = (&stage.operands.inputs[0], &stage.operands.output);

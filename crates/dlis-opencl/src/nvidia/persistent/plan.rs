@@ -10,6 +10,7 @@ use super::job::{self, Job, divisor, int};
 use super::network::{Before, Layer, Network, Place, Work};
 use super::pack::{Block, Dense, Pack};
 use super::tile::{Shape, Sizes, Tiling, UNIT_BYTES, WORK_ITEMS};
+use crate::kernels::support;
 use crate::precision::Precision;
 
 /// All that a launch reads besides tensors.
@@ -41,10 +42,6 @@ fn offset(place: &Place, more: usize) -> u32 {
 /// `at * stride - padding`: where a window begins.
 fn first(at: usize, stride: usize, padding: usize) -> i32 {
     int(at * stride) - int(padding)
-}
-
-fn values(weights: OpWeights<'_>) -> Vec<f32> {
-    weights.weight.map(|weight| weight.to_f32().iter().copied().collect()).unwrap_or_default()
 }
 
 impl Plan {
@@ -103,7 +100,7 @@ fn window_tiles(
 ) -> Vec<Vec<Job>> {
     let (source, output) = (layer.source.spec, layer.output.spec);
     let block = (mode == job::WINDOW_DEPTHWISE).then(|| {
-        let (values, taps) = (values(weights), window.kernel[0] * window.kernel[1]);
+        let (values, taps) = (support::elements(weights), window.kernel[0] * window.kernel[1]);
         let dense = Dense { values: &values, out_channels: source.channels, channels: 1, taps };
         pack.depthwise(&dense, weights.bias, 0..source.channels, Precision::F32)
     });
@@ -171,7 +168,7 @@ impl Product<'_, '_> {
         let Work::Product { weights, before, .. } = self.layer.work else { return Vec::new() };
         let Self { sizes, tiling, .. } = self;
         let unit = self.shape.unit();
-        let dense = values(weights);
+        let dense = support::elements(weights);
         let weight =
             Dense { values: &dense, out_channels: sizes.out_channels, channels: sizes.channels, taps: sizes.taps };
         let chunks: Vec<Range<usize>> = (0..tiling.chunks)
@@ -180,7 +177,7 @@ impl Product<'_, '_> {
         let precision = self.shape.precision;
         let shared: Vec<Option<Block>> = match before {
             Some(Before::Depthwise { window, weights, .. }) => {
-                let (values, taps) = (values(weights), window.kernel[0] * window.kernel[1]);
+                let (values, taps) = (support::elements(weights), window.kernel[0] * window.kernel[1]);
                 let dense = Dense { values: &values, out_channels: sizes.channels, channels: 1, taps };
                 let pack = |units: &Range<usize>| {
                     Some(pack.depthwise(&dense, weights.bias, units.start * unit..units.end * unit, precision))
