@@ -192,6 +192,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether it runs networks of integers faster in f32 at this batch: their weights are unpacked then, and no
+    /// activation is rounded. So it is where a whole network is one launch in f32, and many in integers.
+    fn prefers_f32(&self, _batch: usize) -> bool {
+        false
+    }
+
     /// Its kernels, in the order in which they are listed to users.
     fn kernels(&self) -> &[&'static dyn Kernel];
 

@@ -22,6 +22,8 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("channels-50-ternary", include_str!("../recipes/channels-50-ternary.toml")),
     ("channels-50", include_str!("../recipes/channels-50.toml")),
     ("channels-75", include_str!("../recipes/channels-75.toml")),
+    ("even-90", include_str!("../recipes/even-90.toml")),
+    ("even-95", include_str!("../recipes/even-95.toml")),
     ("int4-aware", include_str!("../recipes/int4-aware.toml")),
     ("int4", include_str!("../recipes/int4.toml")),
     ("int8-aware", include_str!("../recipes/int8-aware.toml")),

@@ -66,8 +66,8 @@ fn every_recipe_runs_and_every_constraint_holds_in_what_is_stored() {
         let expected = match *name {
             "prune-50" | "two-four" => Some(0.5),
             "prune-80" | "block-80" | "channels-50-prune-80" | "prune-80-int8" => Some(0.8),
-            "prune-90" => Some(0.9),
-            "prune-95" => Some(0.95),
+            "prune-90" | "even-90" => Some(0.9),
+            "prune-95" | "even-95" => Some(0.95),
             "prune-98" => Some(0.98),
             _ => None,
         };
@@ -80,7 +80,7 @@ fn every_recipe_runs_and_every_constraint_holds_in_what_is_stored() {
             name if name.contains("int8") => "int8",
             name if name.contains("int4") => "int4",
             name if name.contains("ternary") => "ternary-5in8",
-            name if name.contains("prune") => "csr-f16",
+            name if name.contains("prune") || name.contains("even") => "csr-f16",
             _ => "dense-f16",
         };
         assert_eq!(formats, [format], "{name}");

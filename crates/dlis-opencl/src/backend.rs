@@ -138,6 +138,10 @@ impl Backend for OpenClBackend {
         measured.inspect_err(|error| tracing::warn!(%error, "the device's peaks could not be measured")).ok()
     }
 
+    fn prefers_f32(&self, batch: usize) -> bool {
+        nvidia::persistent::prefers_f32(&self.device, batch)
+    }
+
     fn kernels(&self) -> &[&'static dyn Kernel] {
         self.listed
     }

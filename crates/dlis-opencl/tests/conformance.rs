@@ -4,7 +4,6 @@
 mod support;
 
 use std::io::Write as _;
-use std::sync::Arc;
 
 use dlis_backend::{
     AlignedBytes, Backend as _, Io, Kernel, KernelId, OpSpec, Parallel, Schedule, Scratch, Serial, TensorSpec, View,
@@ -18,10 +17,9 @@ use dlis_hw::{Hardware, SimdLevel};
 use dlis_model::Activation;
 use dlis_opencl::{OpenClBackend, Precision};
 
-/// Backends of all precisions that the device offers.
-fn backends() -> Vec<OpenClBackend> {
-    let Some(device) = support::device() else { return Vec::new() };
-    Precision::ALL.into_iter().filter_map(|precision| OpenClBackend::new(Arc::clone(&device), precision).ok()).collect()
+/// The backend of a precision, if the device offers it.
+fn backend(precision: Precision) -> Option<OpenClBackend> {
+    OpenClBackend::new(support::device()?, precision).ok()
 }
 
 /// The cases whose numbers a precision can hold: the largest f16 is 65504.
@@ -48,25 +46,54 @@ fn is_quantized(id: &KernelId) -> bool {
     id.dtype() == "u8" || id.op() == "quantize"
 }
 
+#[track_caller]
+fn passes_in_programs(precision: Precision) {
+    let Some(backend) = backend(precision) else { return };
+    let report = prove_backend(&backend, &cases_for(precision), Tolerance::of);
+    conclude(&report.retain(|id| !is_quantized(id)));
+}
+
+#[track_caller]
+fn passes_alone(precision: Precision) {
+    let Some(backend) = backend(precision) else { return };
+    // What the host's own vectors can do is of no account.
+    let hardware = backend.hardware().with_simd(SimdLevel::Portable);
+    let setup = Setup { executors: &[], schedules: &[Schedule::Static], hardware: &hardware, tolerance: Tolerance::of };
+    let kernels: Vec<_> = backend.kernels().iter().map(|&kernel| kernel as &dyn Kernel).collect();
+    let report = prove_kernels(&kernels, &cases_for(precision), &setup);
+    conclude(&report.retain(|id| !is_quantized(id)));
+}
+
+// A test a precision: the compilation of kernels, which takes most of the time, then runs side by side.
+
 #[test]
-fn every_kernel_passes_the_table_in_programs() {
-    for backend in backends() {
-        let report = prove_backend(&backend, &cases_for(backend.precision()), Tolerance::of);
-        conclude(&report.retain(|id| !is_quantized(id)));
-    }
+fn every_kernel_passes_the_table_in_programs_at_f32() {
+    passes_in_programs(Precision::F32);
 }
 
 #[test]
-fn every_kernel_passes_the_table_alone() {
-    for backend in backends() {
-        // What the host's own vectors can do is of no account.
-        let hardware = backend.hardware().with_simd(SimdLevel::Portable);
-        let setup =
-            Setup { executors: &[], schedules: &[Schedule::Static], hardware: &hardware, tolerance: Tolerance::of };
-        let kernels: Vec<_> = backend.kernels().iter().map(|&kernel| kernel as &dyn Kernel).collect();
-        let report = prove_kernels(&kernels, &cases_for(backend.precision()), &setup);
-        conclude(&report.retain(|id| !is_quantized(id)));
-    }
+fn every_kernel_passes_the_table_in_programs_at_tf32() {
+    passes_in_programs(Precision::Tf32);
+}
+
+#[test]
+fn every_kernel_passes_the_table_in_programs_at_f16() {
+    passes_in_programs(Precision::F16);
+}
+
+#[test]
+fn every_kernel_passes_the_table_alone_at_f32() {
+    passes_alone(Precision::F32);
+}
+
+#[test]
+fn every_kernel_passes_the_table_alone_at_tf32() {
+    passes_alone(Precision::Tf32);
+}
+
+#[test]
+fn every_kernel_passes_the_table_alone_at_f16() {
+    passes_alone(Precision::F16);
 }
 
 /// Whether a result is a sigmoid, whose last bits no two libraries agree on. Bytes are none.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dlis_backend::{Backend, KernelId, Layout, Operation, Step, Support};
+use dlis_backend::{Backend, KernelId, Layout, OpSpec, Operation, Step, Support};
 use dlis_formats::{DType, Format};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,12 @@ impl Explanation {
     }
 }
 
+/// Whether a layer with integer weights runs in f32 by the backend's wish.
+fn floats_preferred(op: &OpSpec, backend: &dyn Backend) -> bool {
+    let integers = matches!(op.weight, Some(Format::Int8 | Format::Int4));
+    integers && op.dtype() == Some(DType::F32) && backend.prefers_f32(op.output.batch)
+}
+
 fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn Backend) -> StepExplanation {
     let cost = |cost: f64| match policy {
         Policy::Measured => format!("measured {:.1} µs", cost / 1e3),
@@ -86,6 +92,9 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
             Policy::Fixed(pattern) if matching.is_some() => format!("it matches `{pattern}`"),
             Policy::Fixed(pattern) => {
                 format!("no kernel that matches `{pattern}` can execute the layer; {}", cost(choice.chosen.cost))
+            }
+            _ if floats_preferred(&step.op, backend) => {
+                format!("{}; at this batch the backend is faster in f32 than in integers", cost(choice.chosen.cost))
             }
             _ => cost(choice.chosen.cost),
         },

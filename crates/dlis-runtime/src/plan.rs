@@ -64,7 +64,9 @@ impl<'a> Planner<'a> {
         if self.batch == 0 || largest.checked_mul(self.batch).is_none_or(|elements| elements > MAX_ELEMENTS) {
             return Err(PlanError::Batch { batch: self.batch, max_elements: MAX_ELEMENTS });
         }
-        assign_types(&mut lowered, self.backend, self.batch);
+        // Whoever fixes the kernels may want those in integers.
+        let integers = matches!(self.policy, Policy::Fixed(_)) || !self.backend.prefers_f32(self.batch);
+        assign_types(&mut lowered, self.backend, self.batch, integers);
         let mut unsaved = TuneCache::in_memory();
         let mut tuner = Tuner::new(self.backend, self.cache.unwrap_or(&mut unsaved));
         let choices = choose(&lowered, self.backend, &self.policy, self.batch, &mut tuner)?;

@@ -64,8 +64,8 @@ impl Quantizations {
 /// - Everything else is f32.
 ///
 /// Of these the first is taken that some kernel of the backend executes in some layout; failing all, with
-/// the weight expanded to dense f32.
-pub(crate) fn assign_types(lowered: &mut Lowered, backend: &dyn Backend, batch: usize) {
+/// the weight expanded to dense f32. Where `integers` is false, u8 is tried last.
+pub(crate) fn assign_types(lowered: &mut Lowered, backend: &dyn Backend, batch: usize, integers: bool) {
     for index in 0..lowered.ops.len() {
         if let Operation::MaxPool(_) = lowered.ops[index].operation {
             let input = lowered.ops[index].inputs[0].tensor();
@@ -73,7 +73,10 @@ pub(crate) fn assign_types(lowered: &mut Lowered, backend: &dyn Backend, batch: 
                 lowered.quantization[index + 1] = lowered.quantization[index + 1].or(lowered.quantization[input]);
             }
         }
-        let wishes = wishes(lowered, index);
+        let mut wishes = wishes(lowered, index);
+        if !integers {
+            wishes.reverse();
+        }
         let quantization = std::mem::take(&mut lowered.quantization);
         let op = &mut lowered.ops[index];
         let mut assigned = wishes.into_iter().any(|types| {

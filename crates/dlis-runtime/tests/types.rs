@@ -4,8 +4,9 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use dlis_backend::Program;
+use dlis_backend::{Backend, CompileError, Executable, HostBackend, Kernel, OpWeights, Program};
 use dlis_formats::{DType, Format, Int8, Quantization, Weight};
+use dlis_hw::Hardware;
 use dlis_model::{Activation, Graph, GraphBuilder, Network, Shape, Value, Window};
 use dlis_runtime::{Plan, PlanError, Planner};
 use support::anything::without;
@@ -217,4 +218,56 @@ fn weights_that_no_kernel_executes_are_expanded_and_say_so() {
     }
     let text = made.explain(&backend).to_string();
     assert_eq!(text.contains("filter-csr that no kernel executes, as dense-f32"), op.expanded.is_some(), "{text}");
+}
+
+/// A backend that is faster in f32 up to two images.
+#[derive(Debug)]
+struct PrefersF32(HostBackend);
+
+impl Backend for PrefersF32 {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn hardware(&self) -> &Hardware {
+        self.0.hardware()
+    }
+
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    fn prefers_f32(&self, batch: usize) -> bool {
+        batch <= 2
+    }
+
+    fn kernels(&self) -> &[&'static dyn Kernel] {
+        self.0.kernels()
+    }
+
+    fn compile(&self, program: &Program, weights: &[OpWeights<'_>]) -> Result<Box<dyn Executable>, CompileError> {
+        self.0.compile(program, weights)
+    }
+}
+
+#[test]
+fn integers_give_way_where_the_backend_prefers_floats() {
+    let build = |g: &mut GraphBuilder| {
+        let x = g.conv("conv1", Value::Input, 8, SAME);
+        g.conv("conv2", x, 8, SAME)
+    };
+    let network = network(build, &["conv1", "conv2"], &["input", "conv1"]);
+    let backend = PrefersF32(without(&[]));
+    let plan = |policy: &str, batch| {
+        Planner::new(&backend).policy(policy.parse().unwrap()).batch(batch).plan(&network).unwrap()
+    };
+    let integers = ["conv1:quantize f32>u8", "conv1:conv2d u8>u8", "conv2:conv2d u8>f32"];
+    let floats = plan("heuristic", 2);
+    assert_eq!(steps(floats.program()), ["conv1:conv2d f32>f32", "conv2:conv2d f32>f32"]);
+    assert_eq!(floats.program().steps[0].op.weight, Some(Format::Int8));
+    let reason = &floats.explain(&backend).steps[0].reason;
+    assert!(reason.contains("faster in f32 than in integers"), "{reason}");
+    assert_eq!(steps(plan("heuristic", 3).program()), integers);
+    // Whoever names the kernels has asked for what they execute.
+    assert_eq!(steps(plan("fixed:conv2d/u8/*/*/*", 1).program()), integers);
 }

@@ -39,6 +39,9 @@ const SOURCE: &str = include_str!("persistent.cl");
 /// Most pixels of a product's result, of all images together: beyond, tiles of a few pixels waste bandwidth.
 const MAX_PIXELS: usize = 8192;
 
+/// Batches up to which one launch for the network beats everything else.
+const FEW_IMAGES: usize = 4;
+
 /// Most input channels that are fetched element by element, as those of an image are.
 const MAX_SCATTERED: usize = 4;
 
@@ -59,6 +62,11 @@ impl Persistent {
     pub(crate) const ADD: Self = Self { op: "add", format: "none" };
     pub(crate) const ACTIVATION: Self = Self { op: "activation", format: "none" };
     pub(crate) const REORDER: Self = Self { op: "reorder", format: "none" };
+}
+
+/// Whether a device runs whole networks in one launch at this batch, faster than in integers layer by layer.
+pub(crate) fn prefers_f32(device: &Device, batch: usize) -> bool {
+    device.info().has_tensor_cores() && batch <= FEW_IMAGES
 }
 
 fn supports_product(op: &OpSpec, device: &Device, precision: Precision) -> Support {
@@ -144,8 +152,8 @@ impl DeviceKernel for Persistent {
         }
         // What larger batches gain elsewhere is lost here.
         match op.output.batch {
-            0..=4 => 0.9,
-            5..=16 => 0.2,
+            0..=FEW_IMAGES => 0.9,
+            ..=16 => 0.2,
             _ => 0.01,
         }
     }
