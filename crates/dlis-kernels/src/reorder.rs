@@ -14,9 +14,8 @@ use crate::support;
 /// written is used up while it is in the first-level cache.
 const TILE: usize = 16;
 
-/// Columns of a tile below which it costs more to begin a strided iteration, with its division, than to check every
-/// index: an image's three channels.
-const FEW: usize = 8;
+/// Rows and columns of what is transposed in registers.
+const SQUARE: usize = 4;
 
 /// `reorder/f32/none/transpose/portable`.
 #[derive(Debug)]
@@ -95,18 +94,50 @@ impl Transposition {
                 let first = elements.start / columns;
                 for left in (0..columns).step_by(self.tile) {
                     let tile = left..columns.min(left + self.tile);
-                    for (row, output) in (first..).zip(output.chunks_mut(columns)) {
-                        if tile.len() < FEW {
-                            tile.clone().for_each(|column| output[column] = input[column * rows + row]);
-                        } else {
-                            let from = input[tile.start * rows + row..].iter().step_by(rows);
-                            output[tile.clone()].iter_mut().zip(from).for_each(|(to, &from)| *to = from);
-                        }
+                    let mut row = first;
+                    for output in output.chunks_mut(SQUARE * columns) {
+                        transpose_lines(&input[row..], rows, output, columns, tile.clone());
+                        row += SQUARE;
                     }
                 }
             });
         }
     }
+}
+
+/// Fills these columns of a few rows of the output. Rows of the input lie `rows` elements apart.
+#[inline(always)]
+fn transpose_lines<T: Copy>(
+    input: &[T],
+    rows: usize,
+    output: &mut [T],
+    columns: usize,
+    tile: std::ops::Range<usize>,
+) {
+    let mut column = tile.start;
+    if output.len() == SQUARE * columns {
+        // Squares, which the compiler turns in registers.
+        while column + SQUARE <= tile.end {
+            let Some(from) = square(input, column, rows) else { break };
+            for line in 0..SQUARE {
+                let to = &mut output[line * columns + column..][..SQUARE];
+                to.copy_from_slice(&[from[0][line], from[1][line], from[2][line], from[3][line]]);
+            }
+            column += SQUARE;
+        }
+    }
+    for (line, output) in output.chunks_mut(columns).enumerate() {
+        for column in column..tile.end {
+            output[column] = input[column * rows + line];
+        }
+    }
+}
+
+/// The elements that a square of the output is made of.
+#[inline(always)]
+fn square<T: Copy>(input: &[T], column: usize, rows: usize) -> Option<[[T; SQUARE]; SQUARE]> {
+    let line = |line: usize| input.get((column + line) * rows..)?.first_chunk::<SQUARE>().copied();
+    Some([line(0)?, line(1)?, line(2)?, line(3)?])
 }
 
 pub(crate) static KERNELS: &[&dyn Kernel] = &[&Reorder];

@@ -32,7 +32,7 @@ pub struct StepExplanation {
     pub dtypes: [DType; 2],
     /// The format of the weight that is executed.
     pub format: Option<Format>,
-    /// The format that the network has it in, where no kernel executes that.
+    /// The format that the network has it in, where that is not executed.
     pub expanded: Option<Format>,
     /// The kernel chosen.
     pub kernel: KernelId,
@@ -155,7 +155,7 @@ impl fmt::Display for Explanation {
             if input == output { write!(f, ", {input}") } else { write!(f, ", {input} to {output}") }?;
             match (step.format, step.expanded) {
                 (Some(format), None) => write!(f, ", {format}")?,
-                (Some(format), Some(stored)) => write!(f, ", {stored} that no kernel executes, as {format}")?,
+                (Some(format), Some(stored)) => write!(f, ", {stored} executed as {format}")?,
                 (None, _) => {}
             }
             writeln!(f, ")")?;

@@ -63,10 +63,11 @@ impl Quantizations {
 ///   input's where the network gives it none.
 /// - Everything else is f32.
 ///
-/// Of these the first is taken that some kernel of the backend executes in some layout; failing all, with
+/// Few f16 weights are expanded to f32 to begin with. Of these types the first is taken that some kernel of the backend executes in some layout; failing all, with
 /// the weight expanded to dense f32. Where `integers` is false, u8 is tried last.
 pub(crate) fn assign_types(lowered: &mut Lowered, backend: &dyn Backend, batch: usize, integers: bool) {
     for index in 0..lowered.ops.len() {
+        expand_if_few(&mut lowered.ops[index]);
         if let Operation::MaxPool(_) = lowered.ops[index].operation {
             let input = lowered.ops[index].inputs[0].tensor();
             if lowered.made_as(input) == DType::U8 {
@@ -101,6 +102,20 @@ pub(crate) fn assign_types(lowered: &mut Lowered, backend: &dyn Backend, batch: 
             output: of(Source::Op(index), op.types.output),
         };
         lowered.quantization = quantization;
+    }
+}
+
+/// Most weights of a layer that are executed in f32 where they are stored in f16: a first layer's, whose bytes are
+/// nothing to a network's, and whose decoding would take longer than its arithmetic.
+const FEW_WEIGHTS: usize = 1 << 11;
+
+fn expand_if_few(op: &mut LoweredOp) {
+    if let Some(weight) = &op.weight
+        && weight.format() == Format::DenseF16
+        && weight.elements() <= FEW_WEIGHTS
+    {
+        op.expanded = Some(Format::DenseF16);
+        op.weight = Some(Weight::F32(weight.to_f32().into_owned()));
     }
 }
 

@@ -28,6 +28,7 @@ use dlis_model::Conv2d;
 use super::planes::Planes;
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
+use crate::simd::Portable;
 use crate::epilogue::finish_channel;
 
 /// Terms added in one pass over the sums: as many weights as fit the registers beside the sum.
@@ -99,7 +100,7 @@ impl Prepared for PreparedDirect {
         let (image_in, image_out) = (self.planes.image_len(), self.conv.out_channels * pixels);
         let output = io.output().f32();
         for (index, (input, output)) in input.chunks(image_in).zip(output.chunks_mut(image_out)).enumerate() {
-            let input = self.planes.fill(input, &mut padded[..self.planes.scratch_len()], parallel);
+            let input = self.planes.fill(Portable, input, &mut padded[..self.planes.scratch_len()], parallel);
             parallel.for_each_row_with(output, pixels, workers, worker_len, |_, first, planes, sums| {
                 for (channel, plane) in (first..).zip(planes.chunks_mut(pixels)) {
                     let sums = &mut sums[..self.planes.sum_len()];

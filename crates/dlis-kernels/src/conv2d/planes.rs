@@ -5,12 +5,15 @@ use std::ops::Range;
 use dlis_backend::Parallel;
 
 use crate::axis::Axis;
+use crate::simd::{Portable, Simd, Work};
 
 /// Most elements of a padded image, a gibibyte of them: an image that fits memory cannot be made to
 /// demand any amount of scratch by its padding alone.
 const MAX_LEN: usize = 1 << 28;
 /// Most taps of an axis that have planes of their own.
 const MAX_SPLIT: usize = 16;
+/// Most elements of a channel's planes whose masks are kept.
+const MAX_SHIFTED: usize = 4096;
 /// Sums are computed in multiples of this, so that small maps have no rest that vectors do not cover.
 const STEP: usize = 4;
 
@@ -38,6 +41,29 @@ pub(crate) struct Planes {
     sums: usize,
     /// Whether the image already is laid out so, and is not copied.
     in_place: bool,
+    /// Where rows are as long as the image's: how the planes of a channel are copied.
+    shifted: Option<Shifted>,
+}
+
+/// Planes whose rows are taken from the image as they stand, and made zero where they reach beyond it.
+#[derive(Clone, Debug)]
+struct Shifted {
+    /// What is read for a channel starts so far from its image: perhaps before it, for what is made zero.
+    first: isize,
+    /// Elements from there to behind the last.
+    reach: usize,
+    /// What the planes of a channel consist of, one after the other.
+    runs: Vec<Run>,
+    /// Of each element of them, all bits or none.
+    masks: Vec<u32>,
+}
+
+/// Neighbours that are copied together.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// Where they start, from the first element that is read for the channel.
+    from: usize,
+    len: usize,
 }
 
 impl Planes {
@@ -83,7 +109,38 @@ impl Planes {
         let sums = if in_place { sums } else { sums.next_multiple_of(STEP) };
         let plane = last.checked_add(sums)?;
         let len = plane.checked_mul(phases[0].len())?.checked_mul(phases[1].len())?.checked_mul(channels)?;
-        (len <= MAX_LEN).then_some(Self { axes, split, channels, phases, inside, pitch, plane, sums, in_place })
+        let mut planes =
+            Self { axes, split, channels, phases, inside, pitch, plane, sums, in_place, shifted: None };
+        planes.shifted = planes.as_shifted();
+        (len <= MAX_LEN).then_some(planes)
+    }
+
+    fn as_shifted(&self) -> Option<Shifted> {
+        let [rows, columns] = &self.axes;
+        let in_line = self.pitch == columns.output && columns.stride <= 2;
+        if !in_line || self.in_place || self.channel() > MAX_SHIFTED {
+            return None;
+        }
+        // Where nothing is skipped a plane is one run.
+        let dense = rows.stride == 1 && columns.stride == 1 && self.pitch == columns.input;
+        let run = if dense { self.plane } else { self.pitch };
+        let (mut starts, mut masks) = (Vec::new(), vec![0; self.channel()]);
+        for (index, masks) in masks.chunks_mut(self.plane).enumerate() {
+            let [_, row_phase, column_phase] = self.phase_of(0, index);
+            let [first, x] = [self.phases[0][row_phase], self.phases[1][column_phase]].map(usize::cast_signed);
+            for begin in (0..self.plane).step_by(run) {
+                let y = (begin / self.pitch * rows.stride).cast_signed() + first - rows.before.cast_signed();
+                let from = y * columns.input.cast_signed() + x - columns.before.cast_signed();
+                starts.push((from, run.min(self.plane - begin)));
+            }
+            for row in self.inside[0][row_phase].clone() {
+                masks[row * self.pitch..][self.inside[1][column_phase].clone()].fill(u32::MAX);
+            }
+        }
+        let first = starts.iter().map(|&(from, _)| from).min()?;
+        let runs: Vec<Run> = starts.iter().map(|&(from, len)| Run { from: from.abs_diff(first), len }).collect();
+        let reach = runs.iter().map(|run| run.from + run.len * columns.stride).max()?;
+        Some(Shifted { first, reach, runs, masks })
     }
 
     /// Elements of one image of the input.
@@ -160,39 +217,51 @@ impl Planes {
     }
 
     /// The image laid out in `padded`, or the image itself where nothing is to be done.
-    pub(crate) fn fill<'a>(&self, image: &'a [f32], padded: &'a mut [f32], parallel: Parallel<'_>) -> &'a [f32] {
+    pub(crate) fn fill<'a>(
+        &self,
+        simd: impl Simd,
+        image: &'a [f32],
+        padded: &'a mut [f32],
+        parallel: Parallel<'_>,
+    ) -> &'a [f32] {
         if self.in_place {
             return image;
         }
-        let [rows, columns] = &self.axes;
-        let [row_phases, column_phases] = &self.phases;
         parallel.for_each_row(padded, self.channel(), |_, first, channels| {
-            channels.fill(0.0);
-            for (index, plane) in channels.chunks_mut(self.plane).enumerate() {
-                let [channel, row_phase, column_phase] = self.phase_of(first, index);
-                let (inside, inside_rows) = (self.inside[1][column_phase].clone(), self.inside[0][row_phase].clone());
-                let (row_phase, column_phase) = (row_phases[row_phase], column_phases[column_phase]);
-                let image = &image[channel * rows.input * columns.input..][..rows.input * columns.input];
-                if inside.is_empty() {
-                    continue;
-                }
-                let left = inside.start * columns.stride + column_phase - columns.before;
-                for row in inside_rows {
-                    let y = row * rows.stride + row_phase - rows.before;
-                    let from = &image[y * columns.input + left..(y + 1) * columns.input];
-                    let to = &mut plane[row * self.pitch..][inside.clone()];
-                    if columns.stride == 1 {
-                        to.copy_from_slice(&from[..to.len()]);
-                    } else if columns.stride == 2 {
-                        // A constant, for which the compiler has instructions.
-                        to.iter_mut().zip(from.chunks(2)).for_each(|(to, from)| *to = from[0]);
-                    } else {
-                        to.iter_mut().zip(from.iter().step_by(columns.stride)).for_each(|(to, &from)| *to = from);
-                    }
-                }
-            }
+            simd.vectorize(Fill { planes: self, image, first, channels });
         });
         padded
+    }
+
+    /// Copies one plane of one channel, where it is not as the image's but for a distance.
+    #[inline(always)]
+    fn fill_plane(&self, image: &[f32], [channel, row_phase, column_phase]: [usize; 3], plane: &mut [f32]) {
+        let [rows, columns] = &self.axes;
+        let (inside, inside_rows) = (self.inside[1][column_phase].clone(), self.inside[0][row_phase].clone());
+        let (row_phase, column_phase) = (self.phases[0][row_phase], self.phases[1][column_phase]);
+        let image = &image[channel * rows.input * columns.input..][..rows.input * columns.input];
+        plane.fill(0.0);
+        if inside.is_empty() {
+            return;
+        }
+        let left = inside.start * columns.stride + column_phase - columns.before;
+        for row in inside_rows {
+            let y = row * rows.stride + row_phase - rows.before;
+            let from = &image[y * columns.input + left..(y + 1) * columns.input];
+            let to = &mut plane[row * self.pitch..][inside.clone()];
+            if columns.stride == 1 {
+                to.copy_from_slice(&from[..to.len()]);
+            } else if columns.stride == 2 {
+                // A constant, and whole pairs, for which the compiler has instructions.
+                let (pairs, rest) = from.as_chunks::<2>();
+                to.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
+                if let (Some(to), [last]) = (to.get_mut(pairs.len()), rest) {
+                    *to = *last;
+                }
+            } else {
+                to.iter_mut().zip(from.iter().step_by(columns.stride)).for_each(|(to, &from)| *to = from);
+            }
+        }
     }
 
     /// The channel of the plane of this index, counted from those of channel `first`, and its phases' indices.
@@ -232,6 +301,89 @@ impl Planes {
             to.copy_from_slice(&sums[row * self.pitch..][..width]);
         }
     }
+}
+
+/// Channels to be laid out.
+struct Fill<'a> {
+    planes: &'a Planes,
+    image: &'a [f32],
+    first: usize,
+    channels: &'a mut [f32],
+}
+
+impl Work for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { planes, image, first, channels } = self;
+        let pixels = planes.axes[0].input * planes.axes[1].input;
+        for (channel, to) in (first..).zip(channels.chunks_exact_mut(planes.channel())) {
+            let copied = planes.shifted.as_ref().is_some_and(|shifted| {
+                let start = (channel * pixels).wrapping_add_signed(shifted.first);
+                let from = image.get(start..start.wrapping_add(shifted.reach));
+                from.is_some_and(|from| shifted.fill(simd, planes.axes[1].stride, from, to))
+            });
+            if !copied {
+                for (index, plane) in to.chunks_exact_mut(planes.plane).enumerate() {
+                    planes.fill_plane(image, planes.phase_of(channel, index), plane);
+                }
+            }
+        }
+    }
+}
+
+impl Shifted {
+    /// Copies the planes of a channel from `reach` elements, `stride` of which are a step. Always succeeds.
+    #[inline(always)]
+    fn fill<S: Simd>(&self, simd: S, stride: usize, from: &[f32], to: &mut [f32]) -> bool {
+        assert!(stride <= 2 && self.masks.len() == to.len() && from.len() == self.reach, "one channel");
+        let mut begin = 0;
+        for run in &self.runs {
+            // SAFETY: the runs are as long as the planes of a channel together, as `masks` and `to` are, and none
+            // reads further than `reach`.
+            unsafe {
+                let from = from.as_ptr().add(run.from);
+                let (masks, to) = (self.masks.as_ptr().add(begin), to.as_mut_ptr().add(begin));
+                let done = masked(simd, 0, run.len, stride, from, masks, to);
+                let done = masked(Portable, done, run.len, stride, from, masks, to);
+                for lane in done..run.len {
+                    let bits = (*from.add(lane * stride)).to_bits() & *masks.add(lane);
+                    *to.add(lane) = f32::from_bits(bits);
+                }
+            }
+            begin += run.len;
+        }
+        true
+    }
+}
+
+/// Copies whole vectors from place `done` on, of elements `stride` (1 or 2) apart, and zeros where the masks are.
+/// Returns where the rest begins.
+///
+/// # Safety
+///
+/// `len * stride` elements must be readable at `from`, `len` numbers at `masks`, and `len` elements writable at `to`.
+#[inline(always)]
+unsafe fn masked<S: Simd>(
+    simd: S,
+    done: usize,
+    len: usize,
+    stride: usize,
+    from: *const f32,
+    masks: *const u32,
+    to: *mut f32,
+) -> usize {
+    let mut at = done;
+    while at + S::LANES <= len {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let elements = if stride == 1 { simd.load(from.add(at)) } else { simd.load_even(from.add(2 * at)) };
+            simd.store(to.add(at), simd.and(elements, masks.add(at)));
+        }
+        at += S::LANES;
+    }
+    at
 }
 
 /// Of the input that a tap of the first output reads: its phase, and its position among those of its phase.

@@ -57,6 +57,30 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     ///
     /// `LANES` elements must be readable there.
     unsafe fn load_half(self, from: *const u16) -> Self::Vector;
+    /// Every second element from `from` on.
+    ///
+    /// # Safety
+    ///
+    /// `2 * LANES` elements must be readable there.
+    unsafe fn load_even(self, from: *const f32) -> Self::Vector;
+    /// The bits of `x` that are set in the numbers at `masks`, too.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` numbers must be readable there.
+    unsafe fn and(self, x: Self::Vector, masks: *const u32) -> Self::Vector;
+    /// Four elements at each of these places from `from` on, one after the other.
+    ///
+    /// # Safety
+    ///
+    /// `LANES / 4` places must be readable, and four elements at each.
+    unsafe fn load_quads(self, from: *const f32, places: *const u32) -> Self::Vector;
+    /// Each of the elements at `from` four times.
+    ///
+    /// # Safety
+    ///
+    /// `LANES / 4` elements must be readable there.
+    unsafe fn load_fourfold(self, from: *const f32) -> Self::Vector;
     /// Writes the vector to `to`.
     ///
     /// # Safety
@@ -113,6 +137,25 @@ mod tests {
             unsafe {
                 simd.store(widened.as_mut_ptr(), simd.load_half(halves.as_ptr()));
                 simd.scale_u16(halves.as_ptr(), 3, scaled.as_mut_ptr());
+            }
+            let doubled: Vec<f32> = (0..2 * S::LANES).map(|index| index as f32).collect();
+            let masks: Vec<u32> = (0..S::LANES).map(|lane| if lane % 3 == 0 { 0 } else { u32::MAX }).collect();
+            let mut even = vec![0.0; S::LANES];
+            // SAFETY: `doubled` holds twice `LANES` elements, the others `LANES`.
+            unsafe { simd.store(even.as_mut_ptr(), simd.and(simd.load_even(doubled.as_ptr()), masks.as_ptr())) };
+            for (lane, &even) in even.iter().enumerate() {
+                assert_eq!(even, if lane % 3 == 0 { 0.0 } else { 2.0 * lane as f32 });
+            }
+            let places: Vec<u32> = (0..4).map(|quad| (quad * 5 + 3) % 4).collect();
+            let (mut quads, mut fourfold) = (vec![0.0; S::LANES], vec![0.0; S::LANES]);
+            // SAFETY: four elements are at each place, `LANES / 4` of which are there, as are as many elements.
+            unsafe {
+                simd.store(quads.as_mut_ptr(), simd.load_quads(doubled.as_ptr(), places.as_ptr()));
+                simd.store(fourfold.as_mut_ptr(), simd.load_fourfold(doubled.as_ptr()));
+            }
+            for lane in 0..S::LANES {
+                assert_eq!(quads[lane], places[lane / 4] as f32 + (lane % 4) as f32, "lane {lane}");
+                assert_eq!(fourfold[lane], (lane / 4) as f32);
             }
             for ((&half, &wide), &scaled) in halves.iter().zip(&widened).zip(&scaled) {
                 let expected = half::f16::from_bits(half).to_f32();

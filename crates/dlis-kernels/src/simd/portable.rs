@@ -77,6 +77,32 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_even(self, from: *const f32) -> [f32; 4] {
+        // SAFETY: eight elements are readable, by the caller's promise.
+        let [a, _, b, _, c, _, d, _] = unsafe { from.cast::<[f32; 8]>().read() };
+        [a, b, c, d]
+    }
+
+    #[inline(always)]
+    unsafe fn and(self, x: [f32; 4], masks: *const u32) -> [f32; 4] {
+        // SAFETY: four numbers are readable, by the caller's promise.
+        let masks = unsafe { masks.cast::<[u32; 4]>().read() };
+        std::array::from_fn(|lane| f32::from_bits(x[lane].to_bits() & masks[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn load_quads(self, from: *const f32, places: *const u32) -> [f32; 4] {
+        // SAFETY: by the caller's promise.
+        unsafe { self.load(from.add(*places as usize)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_fourfold(self, from: *const f32) -> [f32; 4] {
+        // SAFETY: by the caller's promise.
+        self.splat(unsafe { *from })
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32, x: [f32; 4]) {
         // SAFETY: four elements are writable, by the caller's promise.
         unsafe { to.cast::<[f32; 4]>().write(x) }

@@ -12,7 +12,8 @@ macro_rules! level {
     (
         $name:ident, $vector:ident, $lanes:literal, $features:literal = $($feature:tt)&&+,
         $set1:ident $fmadd:ident $add:ident $max:ident $min:ident $loadu:ident $storeu:ident,
-        $load_halves:ident $widen:ident $extend:ident $multiply:ident $splat_int:ident $store_ints:ident
+        $load_halves:ident $widen:ident $extend:ident $multiply:ident $splat_int:ident $store_ints:ident,
+        $and:ident $load_even:ident $quads:ident $fourfold:ident
     ) => {
         #[doc = concat!("Proof that the machine has ", $features, ".")]
         #[derive(Clone, Copy, Debug)]
@@ -97,6 +98,30 @@ macro_rules! level {
             }
 
             #[inline(always)]
+            unsafe fn load_even(self, from: *const f32) -> $vector {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { $load_even(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn and(self, x: $vector, masks: *const u32) -> $vector {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { $and(x, $loadu(masks.cast())) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_quads(self, from: *const f32, places: *const u32) -> $vector {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { $quads(from, places) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_fourfold(self, from: *const f32) -> $vector {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { $fourfold(from) }
+            }
+
+            #[inline(always)]
             unsafe fn store(self, to: *mut f32, x: $vector) {
                 // SAFETY: `self` proves the features; writable by the caller's promise.
                 unsafe { $storeu(to, x) }
@@ -105,14 +130,102 @@ macro_rules! level {
     };
 }
 
+/// Every second of the sixteen elements at `from`.
+///
+/// # Safety
+///
+/// The machine has AVX2, and the elements are readable.
+#[inline(always)]
+unsafe fn even_of_sixteen(from: *const f32) -> __m256 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let (low, high) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)));
+        // Pairs of two of each, by halves: the middle two of the four change places.
+        let pairs = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
+        _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(pairs)))
+    }
+}
+
+/// Four elements at each of two places.
+///
+/// # Safety
+///
+/// The machine has AVX2, and places and elements are readable.
+#[inline(always)]
+unsafe fn two_quads(from: *const f32, places: *const u32) -> __m256 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let quad = |index: usize| _mm_loadu_ps(from.add(*places.add(index) as usize));
+        _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(quad(0)), quad(1))
+    }
+}
+
+/// Each of two elements four times.
+///
+/// # Safety
+///
+/// The machine has AVX2, and the elements are readable.
+#[inline(always)]
+unsafe fn two_fourfold(from: *const f32) -> __m256 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let both = _mm256_castpd_ps(_mm256_castpd128_pd256(_mm_load_sd(from.cast())));
+        _mm256_permutevar8x32_ps(both, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))
+    }
+}
+
+/// Four elements at each of four places.
+///
+/// # Safety
+///
+/// The machine has AVX-512 F and DQ, and places and elements are readable.
+#[inline(always)]
+unsafe fn four_quads(from: *const f32, places: *const u32) -> __m512 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let (low, high) = (two_quads(from, places), two_quads(from, places.add(2)));
+        _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high)
+    }
+}
+
+/// Each of four elements four times.
+///
+/// # Safety
+///
+/// The machine has AVX-512 F, and the elements are readable.
+#[inline(always)]
+unsafe fn four_fourfold(from: *const f32) -> __m512 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        _mm512_permutexvar_ps(places, _mm512_castps128_ps512(_mm_loadu_ps(from)))
+    }
+}
+
+/// Every second of the 32 elements at `from`.
+///
+/// # Safety
+///
+/// The machine has AVX-512 F, and the elements are readable.
+#[inline(always)]
+unsafe fn even_of_thirty_two(from: *const f32) -> __m512 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        _mm512_permutex2var_ps(_mm512_loadu_ps(from), places, _mm512_loadu_ps(from.add(16)))
+    }
+}
+
 level!(
     Avx2, __m256, 8, "avx2,fma,f16c" = "avx2" && "fma" && "f16c",
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_max_ps _mm256_min_ps _mm256_loadu_ps _mm256_storeu_ps,
-    _mm_loadu_si128 _mm256_cvtph_ps _mm256_cvtepu16_epi32 _mm256_mullo_epi32 _mm256_set1_epi32 _mm256_storeu_si256
+    _mm_loadu_si128 _mm256_cvtph_ps _mm256_cvtepu16_epi32 _mm256_mullo_epi32 _mm256_set1_epi32 _mm256_storeu_si256,
+    _mm256_and_ps even_of_sixteen two_quads two_fourfold
 );
 level!(
     Avx512, __m512, 16,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma" = "avx512f" && "avx512bw" && "avx512dq" && "avx512vl" && "avx2" && "fma",
     _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_max_ps _mm512_min_ps _mm512_loadu_ps _mm512_storeu_ps,
-    _mm256_loadu_si256 _mm512_cvtph_ps _mm512_cvtepu16_epi32 _mm512_mullo_epi32 _mm512_set1_epi32 _mm512_storeu_si512
+    _mm256_loadu_si256 _mm512_cvtph_ps _mm512_cvtepu16_epi32 _mm512_mullo_epi32 _mm512_set1_epi32 _mm512_storeu_si512,
+    _mm512_and_ps even_of_thirty_two four_quads four_fourfold
 );

@@ -21,6 +21,8 @@ pub(super) struct Columns {
     pub(super) part: usize,
     /// Elements of the planes that a part reads.
     pub(super) part_len: usize,
+    /// Rows (of blocks) that read a part before any reads the next.
+    pub(super) together: usize,
 }
 
 impl Columns {
@@ -48,7 +50,11 @@ pub(super) struct Entries {
     parts: usize,
     /// Elements of the planes from one part to the next, where places are counted from there.
     part_len: usize,
-    /// `[row][part]`: where the blocks start, and where the last row's end.
+    rows: usize,
+    /// Rows that read a part before any reads the next.
+    together: usize,
+    /// `[group of rows][part][row]`: where the blocks start, and where the last row's end. They lie in the order
+    /// in which they are read.
     starts: Vec<u32>,
     places: Places,
     values: Reals,
@@ -89,8 +95,8 @@ impl Entries {
     /// Of a CSR weight.
     pub(super) fn of_csr(csr: &Csr, columns: &Columns) -> Self {
         let values = match csr.values() {
-            Values::F32(values) => Reals::F32(longer(values.iter().copied(), GROUP)),
-            Values::F16(values) => Reals::F16(longer(values.iter().map(|value| value.to_bits()), GROUP)),
+            Values::F32(values) => Reals::F32(values.clone()),
+            Values::F16(values) => Reals::F16(values.iter().map(|value| value.to_bits()).collect()),
         };
         Self::new([1, 1], csr.row_starts(), csr.column_indices(), values, columns)
     }
@@ -98,7 +104,7 @@ impl Entries {
     /// Of a BSR weight with blocks of one row, or of one column and at most four rows.
     pub(super) fn of_bsr(bsr: &Bsr, columns: &Columns) -> Self {
         let [height, width] = bsr.block();
-        let values = Reals::F32(longer(bsr.values().iter().copied(), GROUP * height * width));
+        let values = Reals::F32(bsr.values().to_vec());
         Self::new([height, width], bsr.block_row_starts(), bsr.block_columns(), values, columns)
     }
 
@@ -106,39 +112,62 @@ impl Entries {
         let [height, width] = block;
         let parts = columns.parts();
         let column = |at: usize| indices.get(at) * width;
-        let mut divided = Vec::with_capacity((starts.len() - 1) * parts + 1);
+        let rows = starts.len() - 1;
+        let mut divided = Vec::with_capacity(rows * parts);
         for row in starts.windows(2) {
-            let (mut at, end) = (row[0], row[1]);
+            let (mut at, end) = (row[0] as usize, row[1] as usize);
             for part in 0..parts {
-                divided.push(at);
-                while at < end && column(at as usize) < (part + 1) * columns.part {
+                let first = at;
+                while at < end && column(at) < (part + 1) * columns.part {
                     at += 1;
+                }
+                divided.push(first..at);
+            }
+        }
+        let together = if parts > 1 { columns.together.max(1) } else { 1 };
+        let mut order = Vec::with_capacity(indices.len());
+        let mut starts = Vec::with_capacity(divided.len() + 1);
+        for first in (0..rows).step_by(together) {
+            for part in 0..parts {
+                for row in first..rows.min(first + together) {
+                    // No more than the starts of the weight, which are u32.
+                    starts.push(u32::try_from(order.len()).unwrap_or(u32::MAX));
+                    order.extend(divided[row * parts + part].clone());
                 }
             }
         }
-        divided.push(*starts.last().unwrap_or(&0));
-        let all = 0..indices.len();
+        starts.push(u32::try_from(order.len()).unwrap_or(u32::MAX));
+        let values = match values {
+            Reals::F32(values) => Reals::F32(in_order(&values, &order, height * width)),
+            Reals::F16(values) => Reals::F16(in_order(&values, &order, height * width)),
+        };
+        let all = order.iter().copied();
         let near: Option<Vec<u16>> =
             if width == 1 { all.clone().map(|at| columns.within_part(column(at))).collect() } else { None };
         let (places, part_len, table) = match (near, indices) {
             (Some(near), _) => (Places::U16(longer(near.into_iter(), GROUP)), columns.part_len, Vec::new()),
             (None, Indices::U16(indices)) => {
-                (Places::U16(longer(indices.iter().copied(), GROUP)), 0, columns.places.clone())
+                (Places::U16(longer(all.map(|at| indices[at]), GROUP)), 0, columns.places.clone())
             }
             (None, Indices::U32(_)) if width == 1 => {
                 let places = all.map(|at| columns.places[column(at)]);
                 (Places::U32(longer(places, GROUP)), 0, Vec::new())
             }
             (None, Indices::U32(indices)) => {
-                (Places::U32(longer(indices.iter().copied(), GROUP)), 0, columns.places.clone())
+                (Places::U32(longer(all.map(|at| indices[at]), GROUP)), 0, columns.places.clone())
             }
         };
-        Self { height, width, parts, part_len, starts: divided, places, values, table }
+        Self { height, width, parts, part_len, rows, together, starts, places, values, table }
     }
 
     /// Rows of blocks.
     pub(super) fn rows(&self) -> usize {
-        (self.starts.len() - 1) / self.parts
+        self.rows
+    }
+
+    /// Rows that read a part before any reads the next: whoever reads them begins with the first of such.
+    pub(super) fn together(&self) -> usize {
+        self.together
     }
 
     /// Parts of the columns.
@@ -169,11 +198,16 @@ impl Entries {
         places + values + size_of_val(&self.starts[..]) + size_of_val(&self.table[..])
     }
 
-    /// The blocks of a row within a part.
+    /// The segment of the first of these rows, which are read together, within a part. Those of the others follow.
     #[inline(always)]
-    pub(super) fn blocks(&self, row: usize, part: usize) -> Range<usize> {
-        let at = row * self.parts + part;
-        self.starts[at] as usize..self.starts[at + 1] as usize
+    pub(super) fn segment(&self, rows: &Range<usize>, part: usize) -> usize {
+        rows.start * self.parts + part * rows.len()
+    }
+
+    /// The blocks of a segment: of a row within a part.
+    #[inline(always)]
+    pub(super) fn blocks(&self, segment: usize) -> Range<usize> {
+        self.starts[segment] as usize..self.starts[segment + 1] as usize
     }
 
     /// Blocks that a chunk holds.
@@ -261,6 +295,14 @@ impl Entries {
         }
         count
     }
+}
+
+/// The groups of `len` values in this order, and values for a group of entries behind them.
+fn in_order<T: Copy + Default>(values: &[T], order: &[usize], len: usize) -> Vec<T> {
+    let mut all = Vec::with_capacity((order.len() + GROUP) * len);
+    order.iter().for_each(|&at| all.extend_from_slice(&values[at * len..(at + 1) * len]));
+    all.resize((order.len() + GROUP) * len, T::default());
+    all
 }
 
 /// These numbers and so many zeros.

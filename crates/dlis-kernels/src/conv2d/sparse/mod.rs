@@ -32,7 +32,7 @@ use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
 use self::entries::{Chunk, Columns, Entries};
-use self::tile::{MAX_SUMS, Row, most_vectors};
+use self::tile::{Lines, MAX_SUMS, QUAD, Row, most_vectors};
 use super::implicit_gemm::as_conv;
 use super::planes::Planes;
 use super::tile::rectify;
@@ -44,8 +44,15 @@ use crate::simd::{Portable, Simd, Work};
 
 /// Bytes of the input that a part of the columns reads: with the sums they should fit a small first-level cache.
 const PART_BYTES: usize = 28 << 10;
+/// The same for small maps, of which an entry reads one vector and no part of another: the second-level cache is
+/// almost fast enough for them.
+const SMALL_PART_BYTES: usize = 120 << 10;
+/// Outputs of a small map.
+const SMALL: usize = 16;
 /// Least entries of a row within a part, on average: each part loads and stores the row's sums.
 const PART_ENTRIES: usize = 24;
+/// Most rows that read a part before any reads the next: there must be groups of them for all workers.
+const MOST_TOGETHER: usize = 32;
 /// Most elements of padded images that lie side by side.
 const MAX_INTERLEAVED: usize = 1 << 28;
 
@@ -68,11 +75,14 @@ impl<S: Simd> DirectSparse<S> {
 
     /// How the input is laid out. Rows that are vectors, or half or a quarter of one, have a copy for every column
     /// of the window, so that vectors neither reach across cache lines nor hold padding between rows; but wide
-    /// maps, whose copies would leave the cache, and channels that only one weight or two meet, do not.
+    /// maps, whose copies would leave the cache, and channels that only one weight or two meet, do not. Maps that
+    /// are a vector at most have a copy for every row, too.
     fn planes(&self, op: &OpSpec, conv: &Conv2d) -> Option<Planes> {
         let axes = Axis::both(&conv.window, &op.inputs[0], &op.output);
-        let rows = op.output.width.is_multiple_of(4) && (op.output.width <= 16 || conv.window.stride[1] > 1);
-        let split = [false, rows && !conv.is_depthwise()];
+        let pixels = op.output.pixels();
+        let columns = pixels == QUAD
+            || op.output.width.is_multiple_of(QUAD) && (op.output.width <= 16 || conv.window.stride[1] > 1);
+        let split = [columns && pixels <= SMALL, columns].map(|split| split && !conv.is_depthwise());
         Planes::split(axes, conv.in_channels, split).or_else(|| Planes::new(axes, conv.in_channels))
     }
 }
@@ -111,10 +121,11 @@ impl<S: Simd> Kernel for DirectSparse<S> {
         let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
         let weight = accepts::weight(self, weights, self.format, dims)?;
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
-        // Vectors wider than all outputs would only read across cache lines.
+        // Vectors wider than all outputs would only read across cache lines; of four outputs they hold several entries'.
         #[cfg(target_arch = "x86_64")]
         if S::LANES > Avx2::LANES
             && planes.positions() * op.output.batch <= Avx2::LANES
+            && planes.positions() * op.output.batch != QUAD
             && let Some(narrower) = Avx2::new(hw)
         {
             return self.prepared(narrower, op, (conv, planes), weight, bias);
@@ -143,7 +154,7 @@ impl<S: Simd> DirectSparse<S> {
             Weight::Bsr(bsr) => bsr.block_columns().len(),
             _ => weight.elements(),
         };
-        let columns = columns(&conv, &planes, tile, images, nonzeros * height / conv.out_channels);
+        let columns = columns(&conv, &planes, (tile, height), images, nonzeros * height / conv.out_channels);
         let per_group = conv.out_channels / conv.groups;
         let entries = match weight {
             Weight::Csr(csr) => Entries::of_csr(csr, &columns),
@@ -156,8 +167,14 @@ impl<S: Simd> DirectSparse<S> {
                 _ => return Err(accepts::unsupported(self, op, Support::No("its blocks reach across groups".into()))),
             },
         };
+        // Lines of whole vectors need not count the padding between them.
+        let (width, of_line) = (op.output.width, op.output.width / T::LANES);
+        let by_lines = planes.pitch() != width && images == 1 && height == 1;
+        let by_lines = by_lines && width.is_multiple_of(T::LANES) && matches!(of_line, 2 | 4);
+        let lines = Lines { vectors: if by_lines { of_line } else { 0 }, pitch: planes.pitch() };
         let lanes = planes.positions() * images;
-        let copied = images > 1 || !planes.is_in_place() || !lanes.is_multiple_of(T::LANES);
+        let four = lanes == QUAD && height == 1;
+        let copied = images > 1 || !planes.is_in_place() || !(lanes.is_multiple_of(T::LANES) || four);
         let (input, output) = (op.inputs[0], op.output);
         Ok(Box::new(PreparedSparse {
             simd,
@@ -170,22 +187,32 @@ impl<S: Simd> DirectSparse<S> {
             bias,
             images,
             copied,
+            lines,
+            four,
         }))
     }
 }
 
 /// How the columns of a group's weights meet the input, for tiles of this many outputs and rows of this many
 /// entries.
-fn columns(conv: &Conv2d, planes: &Planes, tile: usize, images: usize, of_row: usize) -> Columns {
+fn columns(
+    conv: &Conv2d,
+    planes: &Planes,
+    (tile, height): (usize, usize),
+    images: usize,
+    of_row: usize,
+) -> Columns {
     let depth = conv.in_channels / conv.groups;
     let places: Vec<u32> = planes.offsets(depth).iter().map(|&at| u32::try_from(at).unwrap_or(0)).collect();
     // As many channels as the cache has room for, but not so many that a place takes more than 16 bits.
     let read = planes.read_of_channel(tile.div_ceil(images)) * images * size_of::<f32>();
     let channel = planes.channels(0..1).end;
-    let parts = depth.div_ceil((PART_BYTES / read).max(1)).min(of_row / PART_ENTRIES);
+    let part_bytes = if (QUAD + 1..=SMALL).contains(&planes.positions()) { SMALL_PART_BYTES } else { PART_BYTES };
+    let parts = depth.div_ceil((part_bytes / read).max(1)).min(of_row / PART_ENTRIES);
     let parts = parts.max((depth * channel).div_ceil(1 << 16)).clamp(1, depth);
     let channels = depth.div_ceil(parts);
-    Columns { places, part: channels * conv.window.taps(), part_len: channels * channel }
+    let together = (MAX_SUMS / (height * tile)).clamp(1, MOST_TOGETHER);
+    Columns { places, part: channels * conv.window.taps(), part_len: channels * channel, together }
 }
 
 /// Images of a batch that lie side by side: as many as fill a tile.
@@ -208,6 +235,9 @@ struct PreparedSparse<S> {
     images: usize,
     /// Whether the input is copied to scratch, rather than read where it is.
     copied: bool,
+    lines: Lines,
+    /// Whether there are four outputs a channel, so that vectors hold several entries'.
+    four: bool,
 }
 
 impl<S: Simd> PreparedSparse<S> {
@@ -238,11 +268,15 @@ impl<S: Simd> Prepared for PreparedSparse<S> {
         assert_eq!(residual.is_some(), self.epilogue.residual);
         let (padded, _, _) = scratch.f32();
         let output = Disjoint::new(io.output().f32());
-        let lanes = self.planes.positions() * self.images;
-        let vectors = lanes.div_ceil(S::LANES);
-        let tiles = vectors.div_ceil(most_vectors::<S>(self.entries.height()));
-        let rows = self.entries.rows();
-        let runs = (8 * parallel.threads()).div_ceil(tiles).clamp(1, rows);
+        // A tile is of neighbouring lines, or of neighbouring vectors.
+        let (units, unit) = match self.lines.vectors {
+            0 => ((self.planes.positions() * self.images).div_ceil(S::LANES), 1),
+            of_line => (self.output.height, of_line),
+        };
+        let tiles = units.div_ceil(most_vectors::<S>(self.entries.height()) / unit);
+        let (rows, together) = (self.entries.rows(), self.entries.together());
+        let groups = rows.div_ceil(together);
+        let runs = (8 * parallel.threads()).div_ceil(tiles).clamp(1, groups);
         for (index, images) in input.chunks(self.planes.image_len() * self.images).enumerate() {
             let planes: &[f32] = if self.copied {
                 let padded = &mut padded[..self.padded_len() + S::LANES];
@@ -255,8 +289,10 @@ impl<S: Simd> Prepared for PreparedSparse<S> {
             let images = self.images.min(self.output.batch - first_image);
             parallel.for_each(tiles * runs, |_, tasks| {
                 for task in tasks {
-                    let vectors = static_range(vectors, tiles, task / runs);
-                    let rows = static_range(rows, runs, task % runs);
+                    let units = static_range(units, tiles, task / runs);
+                    let vectors = units.start * unit..units.end * unit;
+                    let groups = static_range(groups, runs, task % runs);
+                    let rows = groups.start * together..rows.min(groups.end * together);
                     let tile = Tile {
                         prepared: self,
                         planes,
@@ -283,7 +319,7 @@ impl<S: Simd> PreparedSparse<S> {
         } else if self.planes.is_in_place() {
             planes.copy_from_slice(images);
         } else {
-            self.planes.fill(images, planes, parallel);
+            self.planes.fill(self.simd, images, planes, parallel);
         }
     }
 }
@@ -306,31 +342,40 @@ impl<P: Simd> Work for Tile<'_, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let PreparedSparse { conv, planes, entries, bias, images: scale, .. } = self.prepared;
+        let PreparedSparse { conv, planes, entries, bias, images: scale, lines, four, .. } = self.prepared;
         let mut chunk = Chunk::new();
         let mut sums = [0.0f32; MAX_SUMS];
         let lanes = self.vectors.len() * S::LANES;
-        let first = self.vectors.start * S::LANES;
+        let first = match lines.vectors {
+            0 => self.vectors.start * S::LANES,
+            of_line => self.vectors.start / of_line * lines.pitch,
+        };
         let height = entries.height();
         let per_group = conv.out_channels / conv.groups;
         let group_len = planes.channels(0..conv.in_channels / conv.groups).end;
         let of_row = height * lanes;
-        // Each part of the input is read by several rows before the next is.
-        let together = if entries.parts() > 1 { MAX_SUMS / of_row } else { 1 };
+        let together = entries.together();
         let mut begin = self.rows.start;
         while begin < self.rows.end {
             let rows = begin..(begin + together).min(self.rows.end);
             begin = rows.end;
             for part in 0..entries.parts() {
-                for (row, sums) in rows.clone().zip(sums.chunks_mut(of_row)) {
+                let segments = entries.segment(&rows, part)..;
+                for ((row, segment), sums) in rows.clone().zip(segments).zip(sums.chunks_mut(of_row)) {
                     let group = if conv.groups > 1 { row * height / per_group * group_len } else { 0 };
                     let input = self.planes[(group + part * entries.part_len()) * scale + first..].as_ptr();
                     #[expect(clippy::cast_possible_truncation, reason = "at most a tile's lanes")]
-                    let row = Row { entries, row, part, scale: *scale as u32 };
+                    let row = Row { entries, segment, begun: part > 0, scale: *scale as u32, lines: *lines };
                     // SAFETY: the greatest place is that of the last output's last tap less that output, so what is
                     // read ends at most one vector less one element behind the group's planes: behind the last ones
-                    // is slack, unless the outputs are whole vectors.
-                    unsafe { row.sum(simd, input, self.vectors.len(), &mut chunk, sums) };
+                    // is slack, unless the outputs are whole vectors, or four.
+                    unsafe {
+                        if *four {
+                            row.sum_four(simd, input, &mut chunk, sums);
+                        } else {
+                            row.sum(simd, input, self.vectors.len(), &mut chunk, sums);
+                        }
+                    }
                 }
             }
             for (row, sums) in rows.zip(sums.chunks_mut(of_row)) {
@@ -421,6 +466,10 @@ impl<P: Simd> Tile<'_, P> {
         let plane = (self.images.start * output.channels + channel) * output.pixels();
         if planes.pitch() == output.width {
             self.put(simd, plane + first, bias, &sums[..count]);
+            return;
+        }
+        if self.prepared.lines.vectors > 0 {
+            self.put(simd, plane + first, bias, sums);
             return;
         }
         for y in self.rows_between(first, first + count) {

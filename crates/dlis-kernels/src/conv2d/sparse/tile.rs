@@ -1,10 +1,14 @@
 //! The sums of a few vectors of outputs of one row of blocks, in registers.
 
 use super::entries::{Chunk, Entries};
-use crate::simd::Simd;
+use crate::simd::{Portable, Simd};
 
 /// Most vectors of outputs of a tile, of one output channel.
 const MAX_VECTORS: usize = 8;
+/// Outputs of the smallest maps, of which a vector holds several entries'.
+pub(super) const QUAD: usize = Portable::LANES;
+/// Lanes of the longest vectors.
+const MAX_LANES: usize = 16;
 /// Output channels of a tile where blocks have several.
 const TALL: usize = 4;
 /// Room for sums: of 16 rows of the largest tiles, of several channels of fewer rows.
@@ -26,10 +30,23 @@ pub(super) const fn most_vectors<S: Simd>(height: usize) -> usize {
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) entries: &'a Entries,
-    pub(super) row: usize,
-    pub(super) part: usize,
+    /// Its entries, within one part of the columns.
+    pub(super) segment: usize,
+    /// Whether sums of another part are there already.
+    pub(super) begun: bool,
     /// What places are multiplied by.
     pub(super) scale: u32,
+    /// How the vectors of outputs lie.
+    pub(super) lines: Lines,
+}
+
+/// Where the vectors of a tile find their input, from that of its first output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lines {
+    /// Vectors of a line; 0 where all vectors are one line.
+    pub(super) vectors: usize,
+    /// Elements from one line to the next.
+    pub(super) pitch: usize,
 }
 
 impl Row<'_> {
@@ -38,8 +55,9 @@ impl Row<'_> {
     ///
     /// # Safety
     ///
-    /// From `input` on, `vectors * LANES` elements further on than the greatest place times `scale` must be
-    /// readable; `vectors` is at least 1 and at most [`most_vectors`] of the entries' height, which is 1 or [`TALL`].
+    /// Further on from `input` than the greatest place times `scale`, all vectors must be readable; `vectors` is at
+    /// least 1 and at most [`most_vectors`] of the entries' height, which is 1 or [`TALL`]. Lines are of 0, 2 or 4
+    /// vectors, the `vectors` whole lines, and all one line where the height is not 1.
     #[inline(always)]
     pub(super) unsafe fn sum<S: Simd>(
         self,
@@ -50,28 +68,90 @@ impl Row<'_> {
         sums: &mut [f32],
     ) {
         // SAFETY: passed on. The second number is how many entries are summed apart, so that enough sums are under
-        // way to hide the latency of a multiply-add.
+        // way to hide the latency of a multiply-add; the last is of how many vectors a line is.
         unsafe {
-            match (self.entries.height(), vectors) {
-                (1, 1) => self.sum_in::<S, 1, 8, 1>(simd, input, chunk, sums),
-                (1, 2) => self.sum_in::<S, 2, 4, 1>(simd, input, chunk, sums),
-                (1, 3) => self.sum_in::<S, 3, 3, 1>(simd, input, chunk, sums),
-                (1, 4) => self.sum_in::<S, 4, 2, 1>(simd, input, chunk, sums),
-                (1, 5) => self.sum_in::<S, 5, 2, 1>(simd, input, chunk, sums),
-                (1, 6) => self.sum_in::<S, 6, 2, 1>(simd, input, chunk, sums),
-                (1, 7) => self.sum_in::<S, 7, 1, 1>(simd, input, chunk, sums),
-                (1, _) => self.sum_in::<S, 8, 1, 1>(simd, input, chunk, sums),
-                (_, 1) => self.sum_in::<S, 1, 2, TALL>(simd, input, chunk, sums),
-                (_, 2) => self.sum_in::<S, 2, 1, TALL>(simd, input, chunk, sums),
-                (_, 3) => self.sum_in::<S, 3, 1, TALL>(simd, input, chunk, sums),
-                (_, _) => self.sum_in::<S, 4, 1, TALL>(simd, input, chunk, sums),
+            match (self.entries.height(), vectors, self.lines.vectors) {
+                (1, 1, 0) => self.sum_in::<S, 1, 8, 1, 0>(simd, input, chunk, sums),
+                (1, 2, 0) => self.sum_in::<S, 2, 4, 1, 0>(simd, input, chunk, sums),
+                (1, 3, 0) => self.sum_in::<S, 3, 3, 1, 0>(simd, input, chunk, sums),
+                (1, 4, 0) => self.sum_in::<S, 4, 2, 1, 0>(simd, input, chunk, sums),
+                (1, 5, 0) => self.sum_in::<S, 5, 2, 1, 0>(simd, input, chunk, sums),
+                (1, 6, 0) => self.sum_in::<S, 6, 2, 1, 0>(simd, input, chunk, sums),
+                (1, 7, 0) => self.sum_in::<S, 7, 1, 1, 0>(simd, input, chunk, sums),
+                (1, _, 0) => self.sum_in::<S, 8, 1, 1, 0>(simd, input, chunk, sums),
+                (1, 2, 2) => self.sum_in::<S, 2, 4, 1, 2>(simd, input, chunk, sums),
+                (1, 4, 2) => self.sum_in::<S, 4, 2, 1, 2>(simd, input, chunk, sums),
+                (1, 6, 2) => self.sum_in::<S, 6, 2, 1, 2>(simd, input, chunk, sums),
+                (1, _, 2) => self.sum_in::<S, 8, 1, 1, 2>(simd, input, chunk, sums),
+                (1, 4, _) => self.sum_in::<S, 4, 2, 1, 4>(simd, input, chunk, sums),
+                (1, _, _) => self.sum_in::<S, 8, 1, 1, 4>(simd, input, chunk, sums),
+                (_, 1, _) => self.sum_in::<S, 1, 2, TALL, 0>(simd, input, chunk, sums),
+                (_, 2, _) => self.sum_in::<S, 2, 1, TALL, 0>(simd, input, chunk, sums),
+                (_, 3, _) => self.sum_in::<S, 3, 1, TALL, 0>(simd, input, chunk, sums),
+                (_, _, _) => self.sum_in::<S, 4, 1, TALL, 0>(simd, input, chunk, sums),
             }
         }
     }
 
-    /// `V` vectors of `H` output channels, `U` entries apart.
+    /// Sums the entries for the four outputs at `input` into the first of `sums`, several entries a vector.
+    ///
+    /// # Safety
+    ///
+    /// Four elements must be readable from each place times `scale` on; the entries' height is 1.
     #[inline(always)]
-    unsafe fn sum_in<S: Simd, const V: usize, const U: usize, const H: usize>(
+    pub(super) unsafe fn sum_four<S: Simd>(self, simd: S, input: *const f32, chunk: &mut Chunk, to: &mut [f32]) {
+        /// Vectors of sums, enough to hide the latency of a multiply-add.
+        const APART: usize = 4;
+        let of_vector = S::LANES / QUAD;
+        let mut sums = [simd.splat(0.0); APART];
+        // What is left over of entries is summed one by one.
+        let mut rest = if self.begun { std::array::from_fn(|lane| to[lane]) } else { [0.0; QUAD] };
+        let blocks = self.entries.blocks(self.segment);
+        let mut block = blocks.start;
+        while block < blocks.end {
+            let end = (block + self.entries.chunk()).min(blocks.end);
+            let count = self.entries.decode(simd, block..end, self.scale, chunk);
+            let (places, values) = (&chunk.places[..count], &chunk.values[..count]);
+            let mut entry = 0;
+            while entry + APART * of_vector <= count {
+                for (apart, sum) in sums.iter_mut().enumerate() {
+                    let at = entry + apart * of_vector;
+                    // SAFETY: so many entries are left; passed on.
+                    let (inputs, values) = unsafe {
+                        (simd.load_quads(input, places.as_ptr().add(at)), simd.load_fourfold(values.as_ptr().add(at)))
+                    };
+                    *sum = simd.mul_add(values, inputs, *sum);
+                }
+                entry += APART * of_vector;
+            }
+            while entry + of_vector <= count {
+                // SAFETY: as above.
+                let (inputs, values) = unsafe {
+                    (simd.load_quads(input, places.as_ptr().add(entry)), simd.load_fourfold(values.as_ptr().add(entry)))
+                };
+                sums[0] = simd.mul_add(values, inputs, sums[0]);
+                entry += of_vector;
+            }
+            for (&place, &value) in places[entry..].iter().zip(&values[entry..]) {
+                // SAFETY: passed on.
+                let inputs = unsafe { Portable.load(input.add(place as usize)) };
+                rest = Portable.mul_add(Portable.splat(value), inputs, rest);
+            }
+            block = end;
+        }
+        let sum = simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]));
+        let mut lanes = [0.0; MAX_LANES];
+        // SAFETY: no vector has more lanes.
+        unsafe { simd.store(lanes.as_mut_ptr(), sum) };
+        for quad in lanes[..S::LANES].as_chunks::<QUAD>().0 {
+            rest = Portable.add(rest, *quad);
+        }
+        to[..QUAD].copy_from_slice(&rest);
+    }
+
+    /// `V` vectors of `H` output channels, `U` entries apart, `L` vectors a line.
+    #[inline(always)]
+    unsafe fn sum_in<S: Simd, const V: usize, const U: usize, const H: usize, const L: usize>(
         self,
         simd: S,
         input: *const f32,
@@ -80,7 +160,7 @@ impl Row<'_> {
     ) {
         assert!(to.len() >= H * V * S::LANES, "room for the sums");
         let mut sums = [[[simd.splat(0.0); V]; H]; U];
-        if self.part > 0 {
+        if self.begun {
             for (channel, sums) in sums[0].iter_mut().enumerate() {
                 for (vector, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: just checked.
@@ -88,7 +168,7 @@ impl Row<'_> {
                 }
             }
         }
-        let blocks = self.entries.blocks(self.row, self.part);
+        let blocks = self.entries.blocks(self.segment);
         let mut block = blocks.start;
         while block < blocks.end {
             let end = (block + self.entries.chunk()).min(blocks.end);
@@ -98,14 +178,14 @@ impl Row<'_> {
             while entry < whole {
                 for (apart, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: `entry + apart < count`; passed on.
-                    unsafe { add(simd, chunk, input, entry + apart, sums) };
+                    unsafe { add::<S, V, H, L>(simd, chunk, input, self.lines.pitch, entry + apart, sums) };
                 }
                 entry += U;
             }
             for (apart, sums) in sums.iter_mut().enumerate() {
                 if whole + apart < count {
                     // SAFETY: as above.
-                    unsafe { add(simd, chunk, input, whole + apart, sums) };
+                    unsafe { add::<S, V, H, L>(simd, chunk, input, self.lines.pitch, whole + apart, sums) };
                 }
             }
             block = end;
@@ -137,10 +217,11 @@ impl Row<'_> {
 ///
 /// The entry must be one of the chunk's, and what it reads readable.
 #[inline(always)]
-unsafe fn add<S: Simd, const V: usize, const H: usize>(
+unsafe fn add<S: Simd, const V: usize, const H: usize, const L: usize>(
     simd: S,
     chunk: &Chunk,
     input: *const f32,
+    pitch: usize,
     entry: usize,
     sums: &mut [[S::Vector; V]; H],
 ) {
@@ -149,7 +230,8 @@ unsafe fn add<S: Simd, const V: usize, const H: usize>(
         let from = input.add(*chunk.places.get_unchecked(entry) as usize);
         let mut inputs = [simd.splat(0.0); V];
         for (vector, input) in inputs.iter_mut().enumerate() {
-            *input = simd.load(from.add(vector * S::LANES));
+            let (line, vector) = if L == 0 { (0, vector) } else { (vector / L, vector % L) };
+            *input = simd.load(from.add(line * pitch + vector * S::LANES));
         }
         for (channel, sums) in sums.iter_mut().enumerate() {
             let value = simd.splat(*chunk.values.get_unchecked(entry * H + channel));
