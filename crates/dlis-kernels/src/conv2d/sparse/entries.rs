@@ -8,6 +8,8 @@ use crate::simd::Simd;
 
 /// Entries decoded at a time: their places and values stay in the first-level cache.
 const CHUNK: usize = 256;
+/// How far ahead of what is decoded memory is asked for, in bytes: what is decoded while it answers.
+const AHEAD: usize = 1024;
 /// Blocks are decoded in groups of this many, whatever their number: what is read beyond a row's last is not used.
 const GROUP: usize = 16;
 
@@ -229,6 +231,7 @@ impl Entries {
             (Places::U16(places), true) => {
                 let (from, to) = (&places[first..first + rounded], &mut chunk.places[..rounded]);
                 for at in (0..rounded).step_by(S::LANES) {
+                    simd.prefetch(from.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD).cast());
                     // SAFETY: both have `rounded` elements, which are whole vectors.
                     unsafe { simd.scale_u16(from.as_ptr().add(at), scale, to.as_mut_ptr().add(at)) };
                 }
@@ -252,6 +255,7 @@ impl Entries {
             Reals::F32(values) => {
                 let from = &values[first..first + rounded];
                 for at in (0..rounded).step_by(S::LANES) {
+                    simd.prefetch(from.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD));
                     // SAFETY: both have `rounded` elements, which are whole vectors.
                     unsafe { simd.store(to.as_mut_ptr().add(at), simd.load(from.as_ptr().add(at))) };
                 }
@@ -259,6 +263,7 @@ impl Entries {
             Reals::F16(values) => {
                 let from = &values[first..first + rounded];
                 for at in (0..rounded).step_by(S::LANES) {
+                    simd.prefetch(from.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD).cast());
                     // SAFETY: as above.
                     unsafe { simd.store(to.as_mut_ptr().add(at), simd.load_half(from.as_ptr().add(at))) };
                 }
