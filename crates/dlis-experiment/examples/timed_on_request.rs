@@ -15,9 +15,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use dlis_backend::Schedule;
+use dlis_cpu_omp::{Pinning, Team, backend_on};
 use dlis_eval::memory::peak_resident_bytes;
 use dlis_experiment::Catalogue;
-use dlis_experiment::catalogue::{STORED, backend};
+use dlis_experiment::catalogue::STORED;
 use dlis_runtime::{Planner, Session, TuneCache};
 
 /// Most runs of one request.
@@ -49,10 +50,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let catalogue = Catalogue::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets")).threads(threads);
     let loaded = catalogue.network(&network, recipe, STORED)?;
-    let system = backend("omp", threads, Schedule::Static)?;
+    // Each thread on a core of its own, as the engines that it is timed beside put theirs.
+    let count = threads.try_into()?;
+    let team = Team::builder().threads(count).pinning(Pinning::Compact).build()?;
+    team.pin_caller()?;
+    let system = backend_on(team, Schedule::Static);
     let mut cache = TuneCache::in_memory();
-    let planner = Planner::new(&*system).policy(algorithm.parse()?).batch(batch).cache(&mut cache);
-    let session = Session::new(&*system, planner.plan(&loaded.network)?)?;
+    let planner = Planner::new(&system).policy(algorithm.parse()?).batch(batch).cache(&mut cache);
+    let session = Session::new(&system, planner.plan(&loaded.network)?)?;
     let load_s = start.elapsed().as_secs_f64();
     let value = |index: usize| (index * 2_654_435_761 % 1000) as f32 / 500.0 - 1.0;
     let (input, output) = ((0..session.input_len()).map(value).collect(), vec![0.0; session.output_len()]);
