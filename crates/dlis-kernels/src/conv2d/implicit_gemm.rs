@@ -9,13 +9,15 @@
 //! which they are read, `[group][block of output channels][tap][input channel][channel of the block]`, and
 //! stream through once a tile; bias, residual and activation are applied before the only store.
 //!
-//! A linear layer is the same product with one tap.
+//! A linear layer is the same product with one tap. Where an image has few channels, as the first layer's, the taps of
+//! a row of the window are merged into one: the image is copied once with its padding in place, and what those taps
+//! read of it are then neighbours.
 
 use std::ops::Range;
 
 use dlis_backend::{
     AlignedBytes, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError,
-    Prepared, Scratch, Support, static_range,
+    Prepared, Scratch, Support, TensorSpec, static_range,
 };
 use dlis_formats::Format;
 use dlis_hw::Hardware;
@@ -27,6 +29,10 @@ use crate::accepts::{self, Accepts};
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd, Work};
 
+/// Most input channels whose taps are merged by rows.
+const FEW: usize = 4;
+/// Most elements of a padded input.
+const MAX_PADDED: usize = 1 << 26;
 /// Least output channels of a group, where there are several groups.
 const MIN_GROUP: usize = 4;
 
@@ -86,7 +92,8 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
         let per_group = conv.out_channels / conv.groups;
         let block = COLUMNS * S::LANES;
         let filled = per_group as f32 / per_group.next_multiple_of(block) as f32;
-        let depth = (conv.in_channels / conv.groups) as f32;
+        let merged = Padded::of(&conv, op.inputs[0]).map_or(conv, |padded| padded.merged(conv));
+        let depth = (merged.in_channels / merged.groups) as f32;
         0.7 * filled * depth / (depth + 8.0) * S::LANES as f32 / 16.0
     }
 
@@ -122,14 +129,62 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
                 bias.f32_mut()[column * block + lane] = values.f32()[out];
             }
         }
-        let geometry = Geometry::new(conv, op.inputs[0], op.output, op.epilogue);
-        Ok(Box::new(PreparedGemm { simd, geometry, weights: packed, bias }))
+        let padded = Padded::of(&conv, op.inputs[0]);
+        let (conv, input) = padded.as_ref().map_or((conv, op.inputs[0]), |padded| (padded.merged(conv), padded.to));
+        let geometry = Geometry::new(conv, input, op.output, op.epilogue);
+        Ok(Box::new(PreparedGemm { simd, geometry, padded, weights: packed, bias }))
+    }
+}
+
+/// An image of few channels with its padding in place.
+struct Padded {
+    from: TensorSpec,
+    to: TensorSpec,
+    /// Rows and columns of padding before the image.
+    before: [usize; 2],
+}
+
+impl Padded {
+    /// If the window's rows are worth merging.
+    fn of(conv: &Conv2d, from: TensorSpec) -> Option<Self> {
+        let [above, left, below, right] = conv.window.padding;
+        let few = conv.groups == 1 && conv.in_channels <= FEW && conv.window.kernel[1] > 1;
+        let [height, width] = [(from.height, above, below), (from.width, left, right)]
+            .map(|(extent, before, after)| extent.checked_add(before)?.checked_add(after));
+        let to = TensorSpec { height: height?, width: width?, ..from };
+        let len = to.height.checked_mul(to.width)?.checked_mul(to.batch)?.checked_mul(to.channels)?;
+        (few && conv.window.dilation[1] == 1 && len <= MAX_PADDED).then_some(Self { from, to, before: [above, left] })
+    }
+
+    /// The convolution of the padded image whose columns of taps are channels.
+    fn merged(&self, conv: Conv2d) -> Conv2d {
+        let [kernel_y, kernel_x] = conv.window.kernel;
+        let window = Window { kernel: [kernel_y, 1], padding: [0; 4], ..conv.window };
+        Conv2d { in_channels: conv.in_channels * kernel_x, window, ..conv }
+    }
+
+    /// Copies the images.
+    fn fill(&self, images: &[f32], padded: &mut [f32], parallel: Parallel<'_>) {
+        let Self { from, to, before: [above, left] } = self;
+        let (row_from, row_to) = (from.width * from.channels, to.width * to.channels);
+        parallel.for_each_row(padded, row_to, |_, first, rows| {
+            rows.fill(0.0);
+            for (index, row) in (first..).zip(rows.chunks_mut(row_to)) {
+                let (image, y) = (index / to.height, index % to.height);
+                if let Some(y) = y.checked_sub(*above).filter(|&y| y < from.height) {
+                    let line = &images[(image * from.height + y) * row_from..][..row_from];
+                    row[left * from.channels..][..row_from].copy_from_slice(line);
+                }
+            }
+        });
     }
 }
 
 struct PreparedGemm<S> {
     simd: S,
+    /// Of the padded image, if there is one.
     geometry: Geometry,
+    padded: Option<Padded>,
     /// Packed as the module says; channels beyond the last are zero.
     weights: AlignedBytes,
     /// `[group][block][channel of the block]`.
@@ -139,12 +194,22 @@ struct PreparedGemm<S> {
 impl<S: Simd> Prepared for PreparedGemm<S> {
     fn footprint(&self, _threads: usize) -> Footprint {
         let weight_bytes = self.weights.allocated() + self.bias.allocated() + self.geometry.bytes();
-        Footprint { weight_bytes, ..Footprint::default() }
+        let scratch_bytes = self.padded.as_ref().map_or(0, |padded| padded.to.elements() * size_of::<f32>());
+        Footprint { weight_bytes, scratch_bytes, ..Footprint::default() }
     }
 
-    fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+    fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let geometry = &self.geometry;
-        let tensors = geometry.tensors(io);
+        let tensors = match &self.padded {
+            None => geometry.tensors(io),
+            Some(padded) => {
+                assert!(io.input(0).spec().same_bytes(&padded.from), "tensors of the operation");
+                let (to, _, _) = scratch.f32();
+                let to = &mut to[..padded.to.elements()];
+                padded.fill(io.input(0).f32(), to, parallel);
+                geometry.tensors_of(to, io)
+            }
+        };
         let columns = geometry.columns::<S>();
         let tiles = geometry.tiles::<S>();
         // A task is one column of blocks and a run of tiles: the column's weights stay in cache from tile to

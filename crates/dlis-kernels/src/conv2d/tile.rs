@@ -41,14 +41,21 @@ impl Geometry {
 
     /// The memory of a call, which must be of these tensors.
     pub(super) fn tensors<'a>(&self, io: &'a mut Io<'_>) -> Tensors<'a> {
-        let (input, residual) = (io.input(0), io.residual());
+        let input = io.input(0);
+        assert!(input.spec().same_bytes(&self.input), "tensors of the operation");
+        self.tensors_of(input.f32(), io)
+    }
+
+    /// The memory of a call whose input was copied to here, as this geometry's.
+    pub(super) fn tensors_of<'a>(&self, input: &'a [f32], io: &'a mut Io<'_>) -> Tensors<'a> {
+        let residual = io.residual();
         assert!(
-            input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
+            input.len() >= self.input.elements() && io.output_spec().same_bytes(&self.output),
             "tensors of the operation"
         );
         assert_eq!(residual.is_some(), self.epilogue.residual, "a residual where the operation has one");
         let output = Disjoint::new(io.output().f32());
-        Tensors { input: input.f32(), residual: residual.map(|residual| residual.f32()), output }
+        Tensors { input, residual: residual.map(|residual| residual.f32()), output }
     }
 
     /// As many zeros as a group has channels.

@@ -5,6 +5,8 @@
 //! order: rows of the output are the tasks, and the input rows that two neighbouring output rows share
 //! are still in the first-level cache.
 
+mod three;
+
 use dlis_backend::{
     AlignedBytes, Epilogue, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
     PrepareError, Prepared, Scratch, Support, TensorSpec,
@@ -13,6 +15,7 @@ use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
+use self::three::Three;
 use super::decoded::Packed;
 use super::tile::rectify;
 use crate::accepts::{self, Accepts};
@@ -95,8 +98,9 @@ impl<S: Simd> Kernel for Depthwise<S> {
             bias.f32_mut()[..channels].copy_from_slice(values.f32());
         }
         let zeros = AlignedBytes::zeroed(channels * size_of::<f32>());
-        let (input, output) = (op.inputs[0], op.output);
-        Ok(Box::new(PreparedDepthwise { simd, conv, input, output, epilogue: op.epilogue, weights, bias, zeros }))
+        let (input, output, epilogue) = (op.inputs[0], op.output, op.epilogue);
+        let three = Three::of::<S>(&conv, &input, &output);
+        Ok(Box::new(PreparedDepthwise { simd, conv, input, output, epilogue, weights, bias, zeros, three }))
     }
 }
 
@@ -118,6 +122,8 @@ struct PreparedDepthwise<S> {
     bias: AlignedBytes,
     /// What a tap in the padding reads.
     zeros: AlignedBytes,
+    /// Where its window is the usual one, how that is walked.
+    three: Option<Three>,
 }
 
 impl<S: Simd> Prepared for PreparedDepthwise<S> {
@@ -210,6 +216,13 @@ impl<P: Simd> Work for Row<'_, P> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
+        if let Some(three) = &self.prepared.three {
+            match three.stride() {
+                1 => self.three::<S, 1>(simd, three),
+                _ => self.three::<S, 2>(simd, three),
+            }
+            return;
+        }
         let width = self.prepared.output.width;
         let mut x = 0;
         while x + PIXELS <= width {
@@ -223,6 +236,7 @@ impl<P: Simd> Work for Row<'_, P> {
         if x < width {
             self.pixels::<S, 1>(simd, x);
         }
+        self.finish_sigmoid();
     }
 }
 
@@ -292,9 +306,13 @@ impl<P: Simd> Row<'_, P> {
                 };
             }
         }
-        if epilogue.activation == Some(Activation::Sigmoid) {
-            let pixels = &mut self.to[x * channels..(x + N) * channels];
-            pixels.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
+    }
+
+    /// What vectors have not done of the epilogue.
+    #[inline(always)]
+    fn finish_sigmoid(&mut self) {
+        if self.prepared.epilogue.activation == Some(Activation::Sigmoid) {
+            self.to.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
         }
     }
 }
