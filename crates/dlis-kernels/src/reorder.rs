@@ -107,13 +107,7 @@ impl Transposition {
 
 /// Fills these columns of a few rows of the output. Rows of the input lie `rows` elements apart.
 #[inline(always)]
-fn transpose_lines<T: Copy>(
-    input: &[T],
-    rows: usize,
-    output: &mut [T],
-    columns: usize,
-    tile: std::ops::Range<usize>,
-) {
+fn transpose_lines<T: Copy>(input: &[T], rows: usize, output: &mut [T], columns: usize, tile: std::ops::Range<usize>) {
     let mut column = tile.start;
     if output.len() == SQUARE * columns {
         // Squares, which the compiler turns in registers.

@@ -28,8 +28,8 @@ use dlis_model::Conv2d;
 use super::planes::Planes;
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
-use crate::simd::Portable;
 use crate::epilogue::finish_channel;
+use crate::simd::Portable;
 
 /// Terms added in one pass over the sums: as many weights as fit the registers beside the sum.
 const TERMS: usize = 8;

@@ -3,6 +3,7 @@
 pub(crate) mod blocks;
 pub(crate) mod decoded;
 pub(crate) mod depthwise;
+pub(crate) mod depthwise_planes;
 pub(crate) mod direct;
 pub(crate) mod im2col;
 pub(crate) mod implicit_gemm;
@@ -22,6 +23,7 @@ pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[
     im2col::KERNELS,
     implicit_gemm::KERNELS,
     depthwise::KERNELS,
+    depthwise_planes::KERNELS,
     winograd::KERNELS,
     sparse::KERNELS,
     decoded::KERNELS,

@@ -13,7 +13,7 @@ const MAX_LEN: usize = 1 << 28;
 /// Most taps of an axis that have planes of their own.
 const MAX_SPLIT: usize = 16;
 /// Most elements of a channel's planes whose masks are kept.
-const MAX_SHIFTED: usize = 4096;
+const MAX_SHIFTED: usize = 1 << 14;
 /// Sums are computed in multiples of this, so that small maps have no rest that vectors do not cover.
 const STEP: usize = 4;
 
@@ -47,23 +47,23 @@ pub(crate) struct Planes {
 
 /// Planes whose rows are taken from the image as they stand, and made zero where they reach beyond it.
 #[derive(Clone, Debug)]
-struct Shifted {
+pub(super) struct Shifted {
     /// What is read for a channel starts so far from its image: perhaps before it, for what is made zero.
-    first: isize,
+    pub(super) first: isize,
     /// Elements from there to behind the last.
-    reach: usize,
+    pub(super) reach: usize,
     /// What the planes of a channel consist of, one after the other.
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
     /// Of each element of them, all bits or none.
-    masks: Vec<u32>,
+    pub(super) masks: Vec<u32>,
 }
 
 /// Neighbours that are copied together.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+pub(super) struct Run {
     /// Where they start, from the first element that is read for the channel.
-    from: usize,
-    len: usize,
+    pub(super) from: usize,
+    pub(super) len: usize,
 }
 
 impl Planes {
@@ -109,8 +109,7 @@ impl Planes {
         let sums = if in_place { sums } else { sums.next_multiple_of(STEP) };
         let plane = last.checked_add(sums)?;
         let len = plane.checked_mul(phases[0].len())?.checked_mul(phases[1].len())?.checked_mul(channels)?;
-        let mut planes =
-            Self { axes, split, channels, phases, inside, pitch, plane, sums, in_place, shifted: None };
+        let mut planes = Self { axes, split, channels, phases, inside, pitch, plane, sums, in_place, shifted: None };
         planes.shifted = planes.as_shifted();
         (len <= MAX_LEN).then_some(planes)
     }
@@ -141,6 +140,16 @@ impl Planes {
         let runs: Vec<Run> = starts.iter().map(|&(from, len)| Run { from: from.abs_diff(first), len }).collect();
         let reach = runs.iter().map(|run| run.from + run.len * columns.stride).max()?;
         Some(Shifted { first, reach, runs, masks })
+    }
+
+    /// How a channel is copied, where its rows are taken as they stand.
+    pub(super) fn shifted(&self) -> Option<&Shifted> {
+        self.shifted.as_ref()
+    }
+
+    /// Elements of one plane.
+    pub(super) fn plane_len(&self) -> usize {
+        self.plane
     }
 
     /// Elements of one image of the input.

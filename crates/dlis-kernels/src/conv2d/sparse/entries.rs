@@ -8,6 +8,8 @@ use crate::simd::Simd;
 
 /// Entries decoded at a time: their places and values stay in the first-level cache.
 const CHUNK: usize = 256;
+/// Most entries that are added to a chunk.
+pub(super) const PADDING: usize = 16;
 /// How far ahead of what is decoded memory is asked for, in bytes: what is decoded while it answers.
 const AHEAD: usize = 1024;
 /// Blocks are decoded in groups of this many, whatever their number: what is read beyond a row's last is not used.
@@ -82,14 +84,24 @@ enum Reals {
 #[derive(Debug)]
 pub(super) struct Chunk {
     /// Elements of the input from that of the first output.
-    pub(super) places: [u32; CHUNK],
+    pub(super) places: [u32; CHUNK + PADDING],
     /// The values of each entry's output channels.
     pub(super) values: [f32; CHUNK * 4],
 }
 
 impl Chunk {
     pub(super) const fn new() -> Self {
-        Self { places: [0; CHUNK], values: [0.0; CHUNK * 4] }
+        Self { places: [0; CHUNK + PADDING], values: [0.0; CHUNK * 4] }
+    }
+
+    /// Adds entries of weight zero that read from `place`, where zeros must lie, until their number is a multiple of
+    /// `of`, at most [`PADDING`]. Returns it. For entries of one output channel.
+    #[inline(always)]
+    pub(super) fn pad(&mut self, count: usize, of: usize, place: u32) -> usize {
+        // Always as many: that is two stores and no branch.
+        self.places[count..count + PADDING].fill(place);
+        self.values[count..count + PADDING].fill(0.0);
+        count.next_multiple_of(of)
     }
 }
 

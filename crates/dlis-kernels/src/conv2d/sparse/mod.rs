@@ -32,7 +32,7 @@ use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
 use self::entries::{Chunk, Columns, Entries};
-use self::tile::{Lines, MAX_SUMS, QUAD, Row, most_vectors};
+use self::tile::{Lines, MAX_SUMS, QUAD, Row, ZEROS, most_vectors};
 use super::implicit_gemm::as_conv;
 use super::planes::Planes;
 use super::tile::rectify;
@@ -174,7 +174,8 @@ impl<S: Simd> DirectSparse<S> {
         let lines = Lines { vectors: if by_lines { of_line } else { 0 }, pitch: planes.pitch() };
         let lanes = planes.positions() * images;
         let four = lanes == QUAD && height == 1;
-        let copied = images > 1 || !planes.is_in_place() || !(lanes.is_multiple_of(T::LANES) || four);
+        // Of small maps the copy costs less than it saves: behind it lie zeros.
+        let copied = images > 1 || !planes.is_in_place() || !lanes.is_multiple_of(T::LANES) || lanes <= SMALL;
         let (input, output) = (op.inputs[0], op.output);
         Ok(Box::new(PreparedSparse {
             simd,
@@ -195,13 +196,7 @@ impl<S: Simd> DirectSparse<S> {
 
 /// How the columns of a group's weights meet the input, for tiles of this many outputs and rows of this many
 /// entries.
-fn columns(
-    conv: &Conv2d,
-    planes: &Planes,
-    (tile, height): (usize, usize),
-    images: usize,
-    of_row: usize,
-) -> Columns {
+fn columns(conv: &Conv2d, planes: &Planes, (tile, height): (usize, usize), images: usize, of_row: usize) -> Columns {
     let depth = conv.in_channels / conv.groups;
     let places: Vec<u32> = planes.offsets(depth).iter().map(|&at| u32::try_from(at).unwrap_or(0)).collect();
     // As many channels as the cache has room for, but not so many that a place takes more than 16 bits.
@@ -241,6 +236,11 @@ struct PreparedSparse<S> {
 }
 
 impl<S: Simd> PreparedSparse<S> {
+    /// Zeros behind the planes: a vector, which the last outputs' may reach into, and some to be read for nothing.
+    fn slack(&self) -> usize {
+        (1 + ZEROS) * S::LANES
+    }
+
     /// Elements of padded images that lie side by side.
     fn padded_len(&self) -> usize {
         if self.copied { self.planes.padded_len() * self.images } else { 0 }
@@ -250,7 +250,7 @@ impl<S: Simd> PreparedSparse<S> {
 impl<S: Simd> Prepared for PreparedSparse<S> {
     fn footprint(&self, _threads: usize) -> Footprint {
         // Vectors of the last outputs reach beyond them.
-        let slack = if self.copied { S::LANES } else { 0 };
+        let slack = if self.copied { self.slack() } else { 0 };
         Footprint {
             weight_bytes: self.entries.bytes() + self.bias.allocated(),
             scratch_bytes: (self.padded_len() + slack) * size_of::<f32>(),
@@ -279,7 +279,7 @@ impl<S: Simd> Prepared for PreparedSparse<S> {
         let runs = (8 * parallel.threads()).div_ceil(tiles).clamp(1, groups);
         for (index, images) in input.chunks(self.planes.image_len() * self.images).enumerate() {
             let planes: &[f32] = if self.copied {
-                let padded = &mut padded[..self.padded_len() + S::LANES];
+                let padded = &mut padded[..self.padded_len() + self.slack()];
                 self.lay_out(images, padded, parallel);
                 padded
             } else {
@@ -363,9 +363,12 @@ impl<P: Simd> Work for Tile<'_, P> {
                 let segments = entries.segment(&rows, part)..;
                 for ((row, segment), sums) in rows.clone().zip(segments).zip(sums.chunks_mut(of_row)) {
                     let group = if conv.groups > 1 { row * height / per_group * group_len } else { 0 };
-                    let input = self.planes[(group + part * entries.part_len()) * scale + first..].as_ptr();
+                    let start = (group + part * entries.part_len()) * scale + first;
+                    let input = self.planes[start..].as_ptr();
+                    let zeros = self.prepared.padded_len().checked_sub(start).filter(|_| self.prepared.copied);
+                    let zeros = zeros.and_then(|zeros| u32::try_from(zeros).ok());
                     #[expect(clippy::cast_possible_truncation, reason = "at most a tile's lanes")]
-                    let row = Row { entries, segment, begun: part > 0, scale: *scale as u32, lines: *lines };
+                    let row = Row { entries, segment, begun: part > 0, scale: *scale as u32, lines: *lines, zeros };
                     // SAFETY: the greatest place is that of the last output's last tap less that output, so what is
                     // read ends at most one vector less one element behind the group's planes: behind the last ones
                     // is slack, unless the outputs are whole vectors, or four.

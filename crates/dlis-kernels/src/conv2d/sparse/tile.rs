@@ -38,7 +38,12 @@ pub(super) struct Row<'a> {
     pub(super) scale: u32,
     /// How the vectors of outputs lie.
     pub(super) lines: Lines,
+    /// A place where zeros lie, [`ZEROS`] vectors of them.
+    pub(super) zeros: Option<u32>,
 }
+
+/// Vectors of zeros behind the planes.
+pub(super) const ZEROS: usize = 2;
 
 /// Where the vectors of a tile find their input, from that of its first output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +115,10 @@ impl Row<'_> {
         let mut block = blocks.start;
         while block < blocks.end {
             let end = (block + self.entries.chunk()).min(blocks.end);
-            let count = self.entries.decode(simd, block..end, self.scale, chunk);
+            let mut count = self.entries.decode(simd, block..end, self.scale, chunk);
+            if let Some(zeros) = self.zeros {
+                count = chunk.pad(count, APART * of_vector, zeros);
+            }
             let (places, values) = (&chunk.places[..count], &chunk.values[..count]);
             let mut entry = 0;
             while entry + APART * of_vector <= count {
@@ -172,7 +180,15 @@ impl Row<'_> {
         let mut block = blocks.start;
         while block < blocks.end {
             let end = (block + self.entries.chunk()).min(blocks.end);
-            let count = self.entries.decode(simd, block..end, self.scale, chunk);
+            let mut count = self.entries.decode(simd, block..end, self.scale, chunk);
+            if V <= ZEROS
+                && H == 1
+                && U > 1
+                && let Some(zeros) = self.zeros
+            {
+                // Rather than a branch for each entry that is left over.
+                count = chunk.pad(count, U, zeros);
+            }
             let whole = count - count % U;
             let mut entry = 0;
             while entry < whole {
