@@ -10,7 +10,7 @@ use crate::error::PlanError;
 use crate::explain::Explanation;
 use crate::lower::{Fusion, LoweredOp, lower};
 use crate::policy::Policy;
-use crate::tune::{TuneCache, Tuner};
+use crate::tune::{Evictor, TuneCache, Tuner};
 use crate::types::assign_types;
 
 /// Makes plans for one backend.
@@ -68,7 +68,10 @@ impl<'a> Planner<'a> {
         let integers = matches!(self.policy, Policy::Fixed(_)) || !self.backend.prefers_f32(self.batch);
         assign_types(&mut lowered, self.backend, self.batch, integers);
         let mut unsaved = TuneCache::in_memory();
-        let mut tuner = Tuner::new(self.backend, self.cache.unwrap_or(&mut unsaved));
+        let weight_bytes = lowered.ops.iter().filter_map(|op| op.weight.as_ref()).map(Weight::bytes).sum();
+        let measured = self.policy == Policy::Measured;
+        let evictor = measured.then(|| Evictor::of(self.backend, weight_bytes)).flatten();
+        let mut tuner = Tuner::new(self.backend, self.cache.unwrap_or(&mut unsaved), evictor);
         let choices = choose(&lowered, self.backend, &self.policy, self.batch, &mut tuner)?;
         let Emitted { program, origins } = Emitter::new(&lowered, &choices, self.backend, self.batch).emit(reuse)?;
         Ok(Plan { program, origins, ops: lowered.ops, choices: choices.ops, policy: self.policy })

@@ -21,6 +21,35 @@ const MIN_RUNS: usize = 5;
 const MAX_RUNS: usize = 50;
 const ENOUGH_NS: u64 = 10_000_000;
 
+/// Runs of a kernel, at most, where its weights are put out of the caches before each.
+const MAX_COLD_RUNS: usize = 11;
+/// Bytes of weights from which that is worth its time; fewer come back while the first outputs are computed.
+const MANY_WEIGHT_BYTES: usize = 256 << 10;
+/// Most memory that is read to put weights out of the caches: a virtual machine may report more cache than it has.
+const MAX_EVICT_BYTES: u64 = 64 << 20;
+
+/// Memory that is read so that the caches hold nothing else: what a layer of a network finds whose weights do not fit
+/// them. Measured again and again alone, an algorithm that reads four times the weights would look as good as one
+/// that does not.
+pub(crate) struct Evictor(Vec<u64>);
+
+impl Evictor {
+    /// For networks of so many bytes of weights; `None` where they fit the last-level cache together with whatever else
+    /// a run touches, or where the processor's caches are not those that count.
+    pub(crate) fn of(backend: &dyn Backend, weight_bytes: usize) -> Option<Self> {
+        let hw = backend.hardware();
+        let bytes = hw.l3.or(hw.l2)?.bytes.min(MAX_EVICT_BYTES);
+        let fits = (weight_bytes as u64) < bytes / 2;
+        let elements = usize::try_from(bytes + bytes / 4).ok()? / size_of::<u64>();
+        (backend.device().is_none() && !fits).then(|| Self(vec![1; elements]))
+    }
+
+    fn evict(&self) {
+        // A line holds eight of them.
+        std::hint::black_box(self.0.iter().step_by(8).fold(0u64, |sum, &element| sum.wrapping_add(element)));
+    }
+}
+
 /// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Timing {
@@ -158,13 +187,14 @@ pub(crate) struct Tuner<'a> {
     backend: &'a dyn Backend,
     cache: &'a mut TuneCache,
     key: String,
+    evictor: Option<Evictor>,
 }
 
 impl<'a> Tuner<'a> {
-    pub(crate) fn new(backend: &'a dyn Backend, cache: &'a mut TuneCache) -> Self {
+    pub(crate) fn new(backend: &'a dyn Backend, cache: &'a mut TuneCache, evictor: Option<Evictor>) -> Self {
         let (machine, version) = (backend.hardware().fingerprint(), env!("CARGO_PKG_VERSION"));
         let key = format!("{machine}|{version}|{}|{}|{}", backend.name(), backend.threads(), backend.configuration());
-        Self { backend, cache, key }
+        Self { backend, cache, key, evictor }
     }
 
     /// Replaces the candidates' costs by measured times.
@@ -173,17 +203,20 @@ impl<'a> Tuner<'a> {
         candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         let mut best = f64::INFINITY;
         let density = density(op);
+        let evictor = self
+            .evictor
+            .as_ref()
+            .filter(|_| op.weight.as_ref().is_some_and(|weight| weight.bytes() >= MANY_WEIGHT_BYTES));
+        let cold = if evictor.is_some() { "|cold" } else { "" };
         for candidate in candidates {
             let id = candidate.kernel.id();
             let spec = serde_json::to_string(&candidate.spec).unwrap_or_default();
-            let key = format!("{}|{id}|{spec}{density}", self.key);
+            let key = format!("{}|{id}|{spec}{density}{cold}", self.key);
             let timing = match self.cache.timings.get(&key) {
                 Some(timing) => *timing,
                 None => {
-                    let timing = self.time(op, candidate, best).map_err(|source| PlanError::Measure {
-                        layer: op.layer.clone(),
-                        kernel: id.to_string(),
-                        source: Box::new(source),
+                    let timing = time(self.backend, op, candidate, best, evictor).map_err(|source| {
+                        PlanError::Measure { layer: op.layer.clone(), kernel: id.to_string(), source: Box::new(source) }
                     })?;
                     self.cache.timings.insert(key, timing);
                     self.cache.dirty = true;
@@ -196,31 +229,41 @@ impl<'a> Tuner<'a> {
         }
         Ok(())
     }
+}
 
-    fn time(&self, op: &LoweredOp, candidate: &Candidate, best: f64) -> Result<Timing, SessionError> {
-        let program = alone(&op.layer, &candidate.spec, candidate.kernel.id());
-        let quantization = op.quantization.borrow();
-        let weights = OpWeights { weight: op.weight.as_ref(), bias: op.bias.as_deref(), quantization };
-        let mut executable = self.backend.compile(&program, &[weights])?;
-        let input = vec![0.5; program.input_spec().elements()];
-        let mut output = vec![0.0; program.output_spec().elements()];
-        let mut run = || {
-            let mut ns = 0;
-            executable.run_traced(&input, &mut output, &mut |trace| ns = trace.duration_ns)?;
-            Ok::<u64, SessionError>(ns)
-        };
-        let first = run()?;
-        if first as f64 > HOPELESS * best && run()? as f64 > HOPELESS * best {
-            return Ok(Timing { ns: first as f64, abandoned: true });
+fn time(
+    backend: &dyn Backend,
+    op: &LoweredOp,
+    candidate: &Candidate,
+    best: f64,
+    evictor: Option<&Evictor>,
+) -> Result<Timing, SessionError> {
+    let program = alone(&op.layer, &candidate.spec, candidate.kernel.id());
+    let quantization = op.quantization.borrow();
+    let weights = OpWeights { weight: op.weight.as_ref(), bias: op.bias.as_deref(), quantization };
+    let mut executable = backend.compile(&program, &[weights])?;
+    let input = vec![0.5; program.input_spec().elements()];
+    let mut output = vec![0.0; program.output_spec().elements()];
+    let mut run = || {
+        let mut ns = 0;
+        if let Some(evictor) = evictor {
+            evictor.evict();
         }
-        let mut times = Vec::with_capacity(MAX_RUNS);
-        while times.len() < MIN_RUNS || (times.len() < MAX_RUNS && times.iter().sum::<u64>() < ENOUGH_NS) {
-            times.push(run()?);
-        }
-        times.sort_unstable();
-        // No time is too short for the clock's resolution.
-        Ok(Timing { ns: times[times.len() / 2].max(1) as f64, abandoned: false })
+        executable.run_traced(&input, &mut output, &mut |trace| ns = trace.duration_ns)?;
+        Ok::<u64, SessionError>(ns)
+    };
+    let first = run()?;
+    if first as f64 > HOPELESS * best && run()? as f64 > HOPELESS * best {
+        return Ok(Timing { ns: first as f64, abandoned: true });
     }
+    let most = if evictor.is_some() { MAX_COLD_RUNS } else { MAX_RUNS };
+    let mut times = Vec::with_capacity(most);
+    while times.len() < MIN_RUNS || (times.len() < most && times.iter().sum::<u64>() < ENOUGH_NS) {
+        times.push(run()?);
+    }
+    times.sort_unstable();
+    // No time is too short for the clock's resolution.
+    Ok(Timing { ns: times[times.len() / 2].max(1) as f64, abandoned: false })
 }
 
 /// The part of a measurement's key that says how sparse the weight is, where time depends on it: the share of
@@ -259,4 +302,31 @@ fn alone(layer: &str, op: &OpSpec, kernel: dlis_backend::KernelId) -> Program {
     let (from, to) = (or_idle(inputs[0], &op.inputs[0]), or_idle(output, &op.output));
     let step = Step { layer: layer.to_owned(), op: op.clone(), kernel, inputs, residual, output };
     Program { name: layer.to_owned(), slots, steps: vec![step], input: from, output: to, arena_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dlis_backend::{HostBackend, Schedule, Serial};
+    use dlis_hw::{Cache, Hardware};
+
+    use super::*;
+
+    #[test]
+    fn weights_are_put_out_of_caches_that_cannot_hold_them() {
+        let cache = |bytes| Some(Cache { bytes, shared_by: 1 });
+        let of = |l2, l3, weight_bytes| {
+            let hw = Hardware { l2, l3, ..Hardware::detect() };
+            let backend = HostBackend::new("none", &[], Arc::new(Serial), Schedule::Static).with_hardware(hw);
+            Evictor::of(&backend, weight_bytes).map(|evictor| size_of_val(&evictor.0[..]))
+        };
+        assert_eq!(of(cache(1 << 10), cache(1 << 20), 1 << 18), None);
+        assert_eq!(of(cache(1 << 10), cache(1 << 20), 1 << 19), Some(5 << 18));
+        assert_eq!(of(cache(1 << 10), None, 1 << 19), Some(5 << 8));
+        assert_eq!(of(None, None, usize::MAX), None);
+        // A cache that no machine has does not take all memory.
+        assert_eq!(of(None, cache(u64::MAX), 1 << 20), None);
+        assert_eq!(of(None, cache(u64::MAX), 1 << 30), Some(80 << 20));
+    }
 }

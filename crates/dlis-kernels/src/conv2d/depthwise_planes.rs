@@ -24,6 +24,8 @@ use crate::half::widen;
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd, Work};
 
+/// Taps of the usual window.
+const USUAL: usize = 9;
 /// Most taps of a window, which bounds the weights of a channel on the stack.
 const MAX_TAPS: usize = 49;
 
@@ -78,7 +80,7 @@ impl<S: Simd> Kernel for DepthwisePlanes<S> {
 
     fn efficiency(&self, op: &OpSpec) -> f32 {
         let pixels = op.output.pixels();
-        0.3 * pixels as f32 / pixels.next_multiple_of(S::LANES) as f32 * S::LANES as f32 / 16.0
+        0.15 * pixels as f32 / pixels.next_multiple_of(S::LANES) as f32 * S::LANES as f32 / 16.0
     }
 
     fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
@@ -254,8 +256,22 @@ impl Channel<'_> {
         for line in 0..lines {
             // The last line of a plane may be longer than what is left of the outputs.
             let len = runs[line].len.min(to.len() - line_start);
-            let x = self.vectors(simd, (line, line_start), 0..len, to);
-            let x = self.vectors(Portable, (line, line_start), x..len, to);
+            let x = match self.weights.first_chunk::<USUAL>() {
+                Some(weights) if self.weights.len() == USUAL => {
+                    // A number of taps that the compiler knows, so that weights and places stay in registers.
+                    let mut from = [0; USUAL];
+                    from.iter_mut().zip(runs[line..].iter().step_by(lines)).for_each(|(to, run)| *to = run.from);
+                    let x = self.vectors(simd, (weights, &from), line_start, 0..len, to);
+                    self.vectors(Portable, (weights, &from), line_start, x..len, to)
+                }
+                _ => {
+                    let mut from = [0; MAX_TAPS];
+                    from.iter_mut().zip(runs[line..].iter().step_by(lines)).for_each(|(to, run)| *to = run.from);
+                    let from = &from[..self.weights.len()];
+                    let x = self.vectors(simd, (self.weights, from), line_start, 0..len, to);
+                    self.vectors(Portable, (self.weights, from), line_start, x..len, to)
+                }
+            };
             for x in x..len {
                 let at = line_start + x;
                 let mut sum = self.bias;
@@ -276,28 +292,28 @@ impl Channel<'_> {
         }
     }
 
-    /// Computes whole vectors of these outputs of a line, and returns where the rest begins.
+    /// Computes whole vectors of these outputs of a line, from taps' weights and where each finds its first input, and
+    /// returns where the rest begins.
     #[inline(always)]
     fn vectors<S: Simd>(
         &self,
         simd: S,
-        (line, line_start): (usize, usize),
+        (weights, from): (&[f32], &[usize]),
+        line_start: usize,
         outputs: std::ops::Range<usize>,
         to: &mut [f32],
     ) -> usize {
-        let Shifted { runs, masks, .. } = self.shifted;
-        let lines = runs.len() / self.weights.len();
         let mut x = outputs.start;
         while x + S::LANES <= outputs.end {
             let at = line_start + x;
             let mut sum = simd.splat(self.bias);
-            for (tap, &weight) in self.weights.iter().enumerate() {
-                // SAFETY: a run's elements are among the `reach` of `from`, and a tap's masks are as many as its
+            for (tap, (&weight, &from)) in weights.iter().zip(from).enumerate() {
+                // SAFETY: a run's elements are among the `reach` of `self.from`, and a tap's masks are as many as its
                 // plane has elements, which are no fewer than the outputs.
                 sum = unsafe {
-                    let from = self.from.as_ptr().add(runs[tap * lines + line].from + x * self.stride);
+                    let from = self.from.as_ptr().add(from + x * self.stride);
                     let inputs = if self.stride == 1 { simd.load(from) } else { simd.load_even(from) };
-                    let inputs = simd.and(inputs, masks.as_ptr().add(tap * self.plane + at));
+                    let inputs = simd.and(inputs, self.shifted.masks.as_ptr().add(tap * self.plane + at));
                     simd.mul_add(inputs, simd.splat(weight), sum)
                 };
             }
