@@ -246,7 +246,8 @@ unsafe fn add<S: Simd, const V: usize, const H: usize, const L: usize>(
         let from = input.add(*chunk.places.get_unchecked(entry) as usize);
         let mut inputs = [simd.splat(0.0); V];
         for (vector, input) in inputs.iter_mut().enumerate() {
-            let (line, vector) = if L == 0 { (0, vector) } else { (vector / L, vector % L) };
+            let line = vector.checked_div(L).unwrap_or(0);
+            let vector = vector - line * L;
             *input = simd.load(from.add(line * pitch + vector * S::LANES));
         }
         for (channel, sums) in sums.iter_mut().enumerate() {
