@@ -169,7 +169,7 @@ pub(crate) struct RecommendArgs {
 pub(crate) struct ExplainArgs {
     /// A network of the zoo, or the path of an artefact.
     pub(crate) network: String,
-    /// How it is compressed: `none`, `int8`, `int4`, or the recipe of an artefact.
+    /// How it is compressed: `none`, `int8`, `int4`, the recipe of an artefact, or `RECIPE-int8` of one in f32.
     #[arg(long, default_value = "none")]
     pub(crate) recipe: String,
     /// The format of the compressed weights: `stored` is as the recipe left them.

@@ -36,6 +36,7 @@ impl Store {
     fn stored(&self, weight: &Weight, treatment: Option<&Treatment>) -> Result<Weight, String> {
         match (weight, treatment) {
             (Weight::Int8(_) | Weight::Int4(_), _) => Ok(weight.clone()),
+            (Weight::Ternary(_), _) if self.compressed.is_none() => Ok(weight.clone()),
             (_, Some(Treatment::Ternary { .. })) | (Weight::Ternary(_), _) => {
                 let packing = match self.compressed {
                     Some(Format::Ternary5In8) => TernaryPacking::FiveInEight,

@@ -245,6 +245,49 @@ impl Ternary {
         self.packing.unpack(self.codes[row * self.row_bytes() + column / per_byte], column % per_byte)
     }
 
+    /// A row in whole numbers, for integer arithmetic: what a step is, and how many steps codes 1 and 2 stand for,
+    /// at most 127 either way.
+    ///
+    /// Two magnitudes are in general no multiples of one step. Of all ratios of whole numbers up to 127 that
+    /// nearest to theirs is taken, of equal ones that of the smallest numbers, and the step makes the larger
+    /// magnitude right. So the smaller is off by at most 1/254 of the larger, the half step of an eight-bit weight;
+    /// unless their ratio is within a hundredth of 0, of 1 or of another simple one, by far less.
+    ///
+    /// ```
+    /// use dlis_formats::{Ternary, TernaryPacking};
+    ///
+    /// let (positive, negative) = (vec![0.5, 0.3, 0.0], vec![0.5, -0.1, 0.25]);
+    /// let ternary = Ternary::from_signs(vec![3, 1], TernaryPacking::TwoBit, positive, negative, &[1, -1, 0])?;
+    /// assert_eq!(ternary.steps(0), (0.5, [1, -1]));
+    /// assert_eq!(ternary.steps(1), (0.1, [3, 1]));
+    /// assert_eq!(ternary.steps(2), (0.25, [0, -1]));
+    /// # Ok::<(), dlis_formats::FormatError>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn steps(&self, row: usize) -> (f32, [i8; 2]) {
+        let values = [f64::from(self.positive[row]), -f64::from(self.negative[row])];
+        let largest = values[0].abs().max(values[1].abs());
+        if largest == 0.0 {
+            return (0.0, [0; 2]);
+        }
+        let ratio = values[0].abs().min(values[1].abs()) / largest;
+        let (mut most, mut error) = (1.0, f64::INFINITY);
+        for steps in (1..=i8::MAX).map(f64::from) {
+            let off = ((ratio * steps).round() / steps - ratio).abs();
+            if off < error {
+                (most, error) = (steps, off);
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and at most 127 either way")]
+        let counts = values.map(|value| (value / largest * most).round() as i8);
+        #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
+        let step = (largest / most) as f32;
+        (step, counts)
+    }
+
     /// Bytes of codes and magnitudes.
     pub fn bytes(&self) -> usize {
         self.codes.len() + (self.positive.len() + self.negative.len()) * 4

@@ -8,7 +8,7 @@ mod support;
 use dlis_backend::{
     AlignedBytes, Epilogue, Footprint, Layout, OpQuantization, OpSpec, OpWeights, Operation, Prepared, TensorSpec,
 };
-use dlis_formats::{DType, Format, Int4, Int8, Quantization, Weight};
+use dlis_formats::{DType, Format, Int4, Int8, Quantization, Ternary, TernaryPacking, Weight};
 use dlis_hw::{Hardware, SimdLevel};
 use ndarray::ArrayD;
 
@@ -21,7 +21,7 @@ struct Layer {
     prepared: Box<dyn Prepared>,
     input: AlignedBytes,
     output: AlignedBytes,
-    scratch: AlignedBytes,
+    scratch: [AlignedBytes; 2],
 }
 
 impl Layer {
@@ -45,6 +45,10 @@ impl Layer {
         let weight = match format {
             Format::Int8 => Weight::Int8(Int8::quantize(&dense, Int8::max_abs_scales(&dense)).ok()?),
             Format::Int4 => Weight::Int4(Int4::quantize(&dense, Int4::max_abs_scales(&dense)).ok()?),
+            Format::Ternary2Bit => {
+                let ternary = dense.mapv(|value: f32| if value.abs() < 0.15 { 0.0 } else { value.signum() * 0.1 });
+                Weight::Ternary(Ternary::from_dense(&ternary, TernaryPacking::TwoBit).ok()?)
+            }
             _ => Weight::F32(dense),
         };
         let quantization = [Quantization::new(0.02, 3).ok()?];
@@ -63,7 +67,7 @@ impl Layer {
             _ => kernels.find(|kernel| kernel.id().algorithm() == "implicit-gemm"),
         }?;
         let prepared = best.prepare_checked(&op, weights, hw).ok()?;
-        let Footprint { weight_bytes, worker_scratch_bytes, .. } = prepared.footprint(1);
+        let Footprint { weight_bytes, scratch_bytes, worker_scratch_bytes } = prepared.footprint(1);
         let mut bytes = AlignedBytes::zeroed(op.inputs[0].bytes());
         if dtype == DType::F32 {
             bytes.f32_mut().iter_mut().for_each(|x| *x = random());
@@ -75,14 +79,14 @@ impl Layer {
             prepared,
             input: bytes,
             output: AlignedBytes::zeroed(op.output.bytes()),
-            scratch: AlignedBytes::zeroed(worker_scratch_bytes),
+            scratch: [scratch_bytes, worker_scratch_bytes].map(AlignedBytes::zeroed),
             op,
         })
     }
 
     /// Seconds of one run.
     fn run(&mut self) -> f64 {
-        let scratch = [&mut [][..], self.scratch.as_mut_slice()];
+        let scratch = self.scratch.each_mut().map(AlignedBytes::as_mut_slice);
         support::time(&self.op, &*self.prepared, self.input.as_slice(), self.output.as_mut_slice(), scratch)
     }
 }
@@ -117,7 +121,7 @@ fn main() {
     ];
     for (text, operation, input, output) in layers {
         let tensor = |dims| TensorSpec::f32(1, dims, Layout::Nhwc);
-        let mut runs: Vec<Layer> = [Format::DenseF32, Format::Int8, Format::Int4]
+        let mut runs: Vec<Layer> = [Format::DenseF32, Format::Int8, Format::Int4, Format::Ternary2Bit]
             .into_iter()
             .filter_map(|format| Layer::new(operation, tensor(input), tensor(output), format, &hw))
             .collect();

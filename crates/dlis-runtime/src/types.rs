@@ -55,7 +55,7 @@ impl Quantizations {
 
 /// Decides the element types of every operation, and expands weights in formats that no kernel executes.
 ///
-/// - A convolution or linear layer runs in u8 if its weight is of integers and its input has a quantisation;
+/// - A convolution or linear layer runs in u8 if its weight is of integers or ternary and its input has a quantisation;
 ///   its output is then u8 if that, and its residual, has one too. Otherwise its activations are f32, whatever
 ///   the format of its weight.
 /// - A pooling, sum, concatenation or activation runs in u8 if all its inputs are made as u8 and its output has
@@ -124,7 +124,9 @@ fn wishes(lowered: &Lowered, index: usize) -> Vec<Types> {
     let op = &lowered.ops[index];
     let quantization = |source: Source| lowered.quantization[source.tensor()];
     let (output, residual) = (quantization(Source::Op(index)), op.residual.map(quantization));
-    let integers = |weight: &Weight| matches!(weight.format(), Format::Int8 | Format::Int4);
+    let integers = |weight: &Weight| {
+        matches!(weight.format(), Format::Int8 | Format::Int4 | Format::Ternary2Bit | Format::Ternary5In8)
+    };
     let inputs = |holds: &dyn Fn(Source) -> bool| op.inputs.iter().all(|&source| holds(source));
     let mut wishes = Vec::with_capacity(3);
     match op.operation {

@@ -58,7 +58,8 @@ pub struct Quantise {
     /// Training images that ranges are chosen by, 1 to a million.
     #[serde(default = "Quantise::images")]
     pub images: usize,
-    /// Which layers have integer weights. Those that an earlier step made ternary stay so.
+    /// Which layers have integer weights. Those that an earlier step made ternary stay so; without training, so do all
+    /// that the network has in as few bits.
     #[serde(default = "Quantise::selection")]
     pub layers: Selection,
     /// Quantisation-aware training; without it this is post-training quantisation.
@@ -127,11 +128,14 @@ impl Compressor for Quantise {
         self.check(&Fields::new(context.key()))?;
         let names: Vec<String> = {
             let graph = network.graph();
-            let ternary = |layer: &usize| {
+            let trains = self.fine_tune.is_some_and(|tuning| tuning.epochs > 0.0);
+            let stays = |layer: &usize| {
                 let name = &graph.layers()[*layer].name;
+                let weight = network.weights().get(&weight_name(graph, *layer));
                 matches!(context.treatments().get(name), Some(Treatment::Ternary { .. }))
+                    || !trains && weight.is_some_and(|weight| self.is_of_as_few_bits(weight))
             };
-            let selected = self.layers.of(graph)?.into_iter().filter(|layer| !ternary(layer));
+            let selected = self.layers.of(graph)?.into_iter().filter(|layer| !stays(layer));
             selected.map(|layer| weight_name(graph, layer)).collect()
         };
         let tuning = self.fine_tune.filter(|tuning| tuning.epochs > 0.0);
@@ -161,6 +165,15 @@ impl Compressor for Quantise {
 }
 
 impl Quantise {
+    /// Whether a weight is of integers or ternary, and of no more bits than it would get.
+    fn is_of_as_few_bits(&self, weight: &Weight) -> bool {
+        match weight {
+            Weight::Ternary(_) | Weight::Int4(_) => true,
+            Weight::Int8(_) => self.weights == 8,
+            _ => false,
+        }
+    }
+
     /// The grids of the selected layers; what was pruned stays so.
     fn constraints(&self, network: &Network, names: &[String], context: &Context<'_>) -> BTreeMap<String, Constraint> {
         let constraint = |name: &String| {

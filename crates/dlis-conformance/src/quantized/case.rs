@@ -3,7 +3,7 @@
 use std::fmt;
 
 use dlis_backend::{Layout, OpQuantization, OpSpec, OpWeights, Operation};
-use dlis_formats::{DType, Format, Int4, Int8, Quantization, Weight};
+use dlis_formats::{DType, Format, Int4, Int8, Quantization, Ternary, TernaryPacking, Weight};
 use dlis_model::Activation;
 
 use crate::case::Case;
@@ -46,6 +46,8 @@ pub enum Flavour {
     Plain,
     /// Weights of four bits.
     FourBits,
+    /// Weights of three values a row, in every ratio; many bytes of 0 and 255.
+    Ternary,
     /// Bytes of 0 and 255, weights of -127 and 127, so that partial sums are as large as they get.
     Extreme,
     /// Results far beyond both ends of a byte.
@@ -133,14 +135,20 @@ impl QuantizedCase {
             DType::U8 => case.inputs.iter().map(|_| quantization(&mut values, 0.05, flavour)).collect(),
             _ => Vec::new(),
         };
-        let weight: Option<Vec<i8>> = case
-            .weight
-            .as_ref()
-            .filter(|_| weighted)
-            .map(|weight| weight.values().iter().map(|_| integer(&mut values, flavour)).collect());
         let rows = op.output.channels;
-        let mut scale = || if flavour == Flavour::Halves { 1.0 / 128.0 } else { 0.01 + 0.005 * values.unit() };
-        let scales: Vec<f32> = weight.iter().flat_map(|_| 0..rows).map(|_| scale()).collect();
+        let elements = case.weight.as_ref().filter(|_| weighted).map(|weight| weight.values().len());
+        let (weight, scales): (Option<Vec<i8>>, Vec<f32>) = match elements {
+            Some(elements) if flavour == Flavour::Ternary => {
+                let (weight, scales) = ternary(&mut values, rows, elements / rows);
+                (Some(weight), scales)
+            }
+            _ => {
+                let weight = elements.map(|elements| (0..elements).map(|_| integer(&mut values, flavour)).collect());
+                let mut scale = || if flavour == Flavour::Halves { 1.0 / 128.0 } else { 0.01 + 0.005 * values.unit() };
+                let scales = weight.iter().flat_map(|_: &Vec<i8>| 0..rows).map(|_| scale()).collect();
+                (weight, scales)
+            }
+        };
         let columns = weight.as_ref().map_or(1, |weight| weight.len() / rows);
         // About a third of the bytes' range for the spread of the sums.
         let steps = if weighted {
@@ -205,15 +213,44 @@ impl QuantizedCase {
                 });
                 Int4::new(dims, packed.collect(), self.scales.clone()).ok().map(Weight::Int4)
             }
+            Format::Ternary2Bit => self.ternary(dims, TernaryPacking::TwoBit),
+            Format::Ternary5In8 => self.ternary(dims, TernaryPacking::FiveInEight),
             _ => None,
         }
+    }
+
+    /// The weight of three values a row; `None` if it has others, or if its integers are not those that such a weight
+    /// stands for.
+    fn ternary(&self, dims: Vec<usize>, packing: TernaryPacking) -> Option<Weight> {
+        let values = self.weight.as_ref()?;
+        let columns = values.len() / dims[0];
+        let (mut counts, mut signs) = (Vec::with_capacity(dims[0]), Vec::with_capacity(values.len()));
+        for (index, row) in values.chunks(columns).enumerate() {
+            // A magnitude may be negative: in odd rows code 1 stands for what is below zero.
+            let sign = if index % 2 == 0 { 1 } else { -1 };
+            let of = |sign: i8| row.iter().copied().find(|value| value.signum() == sign).unwrap_or(0);
+            counts.push([of(sign), of(-sign)]);
+            signs.extend(row.iter().map(|value| value.signum() * sign));
+        }
+        let magnitudes = |code: usize, sign: f32| {
+            counts.iter().zip(&self.scales).map(|(of, scale)| sign * f32::from(of[code]) * scale).collect()
+        };
+        let weight = Ternary::from_signs(dims, packing, magnitudes(0, 1.0), magnitudes(1, -1.0), &signs).ok()?;
+        let same = |row: usize| {
+            let (scale, [one, two]) = weight.steps(row);
+            let row_values = &values[row * columns..][..columns];
+            let value = |column: usize| [0, one, two][usize::from(weight.code(row, column))];
+            let zeros = row_values.iter().all(|&value| value == 0);
+            zeros || scale == self.scales[row] && row_values.iter().enumerate().all(|(c, &v)| v == value(c))
+        };
+        (0..weight.rows()).all(same).then_some(Weight::Ternary(weight))
     }
 
     /// The operation in every pair of layouts and, where it has a weight, every format that can hold it.
     pub fn variants(&self) -> Vec<OpSpec> {
         let formats: Vec<Option<Format>> = match self.weight {
             None => vec![None],
-            Some(_) => [Format::Int8, Format::Int4]
+            Some(_) => [Format::Int8, Format::Int4, Format::Ternary2Bit, Format::Ternary5In8]
                 .into_iter()
                 .filter(|&format| self.weight_in(format).is_some())
                 .map(Some)
@@ -259,7 +296,11 @@ fn below(values: &mut Values, limit: u16) -> u16 {
 
 fn byte(values: &mut Values, flavour: Flavour) -> u8 {
     let number = below(values, 256);
-    let number = if flavour == Flavour::Extreme { 255 * (number % 2) } else { number };
+    let number = match flavour {
+        Flavour::Extreme => 255 * (number % 2),
+        Flavour::Ternary if number % 4 == 0 => 255 * (number / 4 % 2),
+        _ => number,
+    };
     u8::try_from(number).unwrap_or(u8::MAX)
 }
 
@@ -272,6 +313,26 @@ fn integer(values: &mut Values, flavour: Flavour) -> i8 {
         _ => below(values, 255),
     };
     i8::try_from(i32::from(number) - 127).unwrap_or(0)
+}
+
+/// Steps of two magnitudes of a row, which have no common divisor: equal ones, one alone, and the ends.
+const PAIRS: [[i8; 2]; 10] =
+    [[1, -1], [127, -126], [126, -127], [72, -71], [3, -2], [1, 0], [0, -1], [127, -1], [1, -127], [5, -8]];
+
+/// Integers of three values a row, and the step of each row: with few digits, so that multiples of it are exact.
+fn ternary(values: &mut Values, rows: usize, columns: usize) -> (Vec<i8>, Vec<f32>) {
+    let mut integers = Vec::with_capacity(rows * columns);
+    let scales = (0..rows).map(|_| {
+        let [positive, negative] = PAIRS[usize::from(below(values, 10))];
+        // Both occur, where there is room: a ratio is told by what it is of.
+        let first = [positive, negative];
+        let any = |values: &mut Values| [positive, negative, 0][usize::from(below(values, 3))];
+        integers.extend((0..columns).map(|column| first.get(column).copied().unwrap_or_else(|| any(values))));
+        let largest = f32::from(positive.max(-negative));
+        ((0.64 + 0.32 * values.unit()) / largest * 1_048_576.0).round() / 1_048_576.0
+    });
+    let scales = scales.collect();
+    (integers, scales)
 }
 
 /// A scale around `around`, and one of the zero points.

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use super::case::{Flavour, QuantizedCase};
 use crate::case::Case;
 
-const FLAVOURS: [Flavour; 5] =
-    [Flavour::Plain, Flavour::FourBits, Flavour::Extreme, Flavour::Saturating, Flavour::Halves];
+/// Those of any operation, then that of weights alone.
+const FLAVOURS: [Flavour; 6] =
+    [Flavour::Plain, Flavour::FourBits, Flavour::Extreme, Flavour::Saturating, Flavour::Halves, Flavour::Ternary];
 
 /// The hand-written cases, every quantised operation among them. Their names are unique.
 ///
@@ -21,6 +22,10 @@ pub fn quantized_cases() -> Vec<QuantizedCase> {
         cases.extend(QuantizedCase::of(case, DType::U8, FLAVOURS[(index + 1 + index / 5 % 4) % 5]));
         if index % 3 == 0 || case.op.epilogue.activation.is_some() {
             cases.extend(QuantizedCase::of(case, DType::F32, FLAVOURS[index % 2]));
+        }
+        if matches!(case.op.operation, Operation::Conv2d(_) | Operation::Linear(_)) {
+            let output = if index % 4 == 1 { DType::F32 } else { DType::U8 };
+            cases.extend(QuantizedCase::of(case, output, Flavour::Ternary));
         }
         if case.op.operation == Operation::Reorder {
             cases.extend(conversion(case, Operation::Quantize));
@@ -50,7 +55,7 @@ fn conversion(case: &Case, operation: Operation) -> Option<QuantizedCase> {
 
 /// Any valid quantised case of a bounded size, of the shapes of [`any_case`](crate::any_case).
 pub fn any_quantized_case() -> impl Strategy<Value = QuantizedCase> + Clone {
-    (crate::any_case(), 0..5_usize, any::<bool>())
+    (crate::any_case(), 0..FLAVOURS.len(), any::<bool>())
         .prop_filter_map("not computed on u8", |(case, flavour, float)| {
             QuantizedCase::of(&case, if float { DType::F32 } else { DType::U8 }, FLAVOURS[flavour])
                 .or_else(|| QuantizedCase::of(&case, DType::U8, FLAVOURS[flavour]))
@@ -61,6 +66,8 @@ pub fn any_quantized_case() -> impl Strategy<Value = QuantizedCase> + Clone {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use dlis_formats::Format;
 
     use super::super::Elements;
     use super::super::reference::quantized_reference;
@@ -75,6 +82,18 @@ mod tests {
         }
         let operations: BTreeSet<&str> = cases.iter().map(|case| case.op.operation.name()).collect();
         assert_eq!(operations.len(), 11, "{operations:?}");
+    }
+
+    /// A weight is ternary where it is meant to be, whatever its row's ratio, but for rows of one weight, which have
+    /// one magnitude of two.
+    #[test]
+    fn ternary_cases_have_ternary_weights() {
+        let cases: Vec<_> = quantized_cases().into_iter().filter(|case| case.name.contains("ternary")).collect();
+        assert!(cases.len() > 40, "{}", cases.len());
+        for case in cases.iter().filter(|case| case.weight.as_ref().unwrap().len() > case.op.output.channels) {
+            let formats: BTreeSet<_> = case.variants().iter().filter_map(|op| op.weight).collect();
+            assert!(formats.contains(&Format::Ternary2Bit) && formats.contains(&Format::Ternary5In8), "{case:?}");
+        }
     }
 
     /// Most results are neither all saturated nor all the same, else the table would prove little.

@@ -154,7 +154,8 @@ impl Catalogue {
         Self { threads, ..self }
     }
 
-    /// The recipes that there are, of any network: none, those made on the spot, those with an artefact.
+    /// The recipes that there are, of any network: none, those made on the spot, those with an artefact. Of the last,
+    /// there is [`RECIPE-int8`](Self::knows_recipe) too.
     pub fn recipes(&self) -> Vec<String> {
         let files = std::fs::read_dir(&self.weights).into_iter().flatten().flatten();
         let of_file = |name: &str| {
@@ -162,21 +163,26 @@ impl Catalogue {
             zoo::graph(network).is_ok().then(|| recipe.to_owned())
         };
         let stored: BTreeSet<String> = files.filter_map(|file| of_file(file.file_name().to_str()?)).collect();
-        let fixed = std::iter::once(NO_RECIPE).chain(DERIVED.iter().map(|derived| derived.name));
+        let fixed = std::iter::once(NO_RECIPE).chain(DERIVED);
         fixed.map(str::to_owned).chain(stored).collect()
     }
 
-    /// Whether a name is that of a recipe, of any network.
+    /// Whether a name is that of a recipe, of any network: one of [`recipes`](Self::recipes), or `RECIPE-int8`, an
+    /// artefact of such a recipe whose activations, and weights where they are of more than 8 bits, are quantised to
+    /// 8 bits on the spot.
     ///
     /// # Errors
     ///
     /// A message with the recipes there are.
     pub fn knows_recipe(&self, name: &str) -> Result<(), String> {
         let recipes = self.recipes();
-        if recipes.iter().any(|recipe| recipe == name) {
+        let known = |name: &str| recipes.iter().any(|recipe| recipe == name);
+        let stored = |name: &str| known(name) && name != NO_RECIPE && Derived::find(name).is_none();
+        let of_artefact = Derived::of_artefact(name).and_then(|derived| derived.base);
+        if known(name) || of_artefact.is_some_and(stored) {
             return Ok(());
         }
-        Err(format!("no recipe `{name}`; known: {}", recipes.join(", ")))
+        Err(format!("no recipe `{name}`; known: {}, and `RECIPE-int8` of those with a file", recipes.join(", ")))
     }
 
     /// Checks, without loading anything, that a network may have a recipe.
@@ -185,11 +191,18 @@ impl Catalogue {
     ///
     /// [`CatalogueError::Recipe`] if it has no artefact of it.
     pub fn has_recipe(&self, name: &str, recipe: &str) -> Result<(), CatalogueError> {
-        if recipe == NO_RECIPE || Derived::find(recipe).is_some() || self.artefact(name, recipe).is_file() {
+        if recipe == NO_RECIPE || self.derived(name, recipe).is_some() || self.artefact(name, recipe).is_file() {
             return Ok(());
         }
         let expected = format!("the file `{}`", self.artefact(name, recipe).display());
         Err(CatalogueError::Recipe { network: name.to_owned(), recipe: recipe.to_owned(), expected })
+    }
+
+    /// How a recipe of a network is made on the spot, if it is: one that has an artefact is not.
+    fn derived<'a>(&self, network: &str, recipe: &'a str) -> Option<Derived<'a>> {
+        let there = |recipe: &str| self.artefact(network, recipe).is_file();
+        let of_artefact = || Derived::of_artefact(recipe).filter(|of| !there(recipe) && of.base.is_some_and(there));
+        Derived::find(recipe).or_else(of_artefact)
     }
 
     /// Where a network's artefact of a recipe is, if it is anywhere.
@@ -253,12 +266,12 @@ impl Catalogue {
 
     /// A network as its recipe stores it.
     fn find(&self, name: &str, recipe: &str) -> Result<Found, CatalogueError> {
-        if let Some(derived) = Derived::find(recipe) {
-            let Found { artefact, trained, .. } = self.find(name, NO_RECIPE)?;
+        if let Some(derived) = self.derived(name, recipe) {
+            let Found { artefact, trained, .. } = self.find(name, derived.base.unwrap_or(NO_RECIPE))?;
             // A path is no name of a file; what it names is told apart by its weights.
             let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("network");
             let kept = self.derived.as_ref().map(|folder| folder.join(format!("{stem}.{recipe}.safetensors")));
-            let artefact = derived.artefact(&artefact.network, self.threads, kept.as_deref()).map_err(|reason| {
+            let artefact = derived.artefact(&artefact, self.threads, kept.as_deref()).map_err(|reason| {
                 CatalogueError::Compress { network: name.to_owned(), recipe: recipe.to_owned(), reason }
             })?;
             return Ok(Found { artefact, file: kept.filter(|file| file.is_file()), trained });

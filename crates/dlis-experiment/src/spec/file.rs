@@ -37,7 +37,8 @@ struct ExperimentFile {
     networks: List<String>,
     /// Layer 2: compression recipes. `none` is the network as trained; `int8` (integer weights and activations)
     /// and `int4` (integer weights) are made on the spot; any other, such as `prune-90`, is the artefact
-    /// `NETWORK.RECIPE.safetensors` beside the network's weights.
+    /// `NETWORK.RECIPE.safetensors` beside the network's weights. `RECIPE-int8`, such as `ternary-0.1-int8`, is
+    /// that artefact in 8 bits, made on the spot: its activations, and its weights but for ternary ones.
     #[serde(default = "recipes")]
     #[schemars(with = "Vec<String>", length(min = 1))]
     recipes: List<String>,

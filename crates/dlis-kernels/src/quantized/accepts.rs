@@ -80,27 +80,50 @@ pub(super) fn missing(kernel: &dyn Kernel, tensor: &'static str) -> PrepareError
     PrepareError::Quantization { kernel: Box::new(kernel.id()), tensor, expected, found }
 }
 
-/// The values of an int8 or int4 weight, one a byte in row-major order, and its scales, one a row.
+/// A weight in whole numbers.
+#[derive(Debug)]
+pub(super) struct Integers {
+    /// One a byte, in row-major order.
+    pub(super) values: Vec<i8>,
+    /// One a row.
+    pub(super) scales: Vec<f32>,
+    /// What codes 1 and 2 stand for in each row of a ternary weight, which has no other values but 0.
+    pub(super) codes: Vec<[i8; 2]>,
+}
+
+/// The integers of a weight of one of their formats, or the steps of a ternary one ([`dlis_formats::Ternary::steps`]).
 pub(super) fn integers(
     kernel: &dyn Kernel,
     weights: OpWeights<'_>,
     format: Format,
     dims: &[usize],
-) -> Result<(Vec<i8>, Vec<f32>), PrepareError> {
-    match weights.weight {
-        Some(Weight::Int8(weight)) if format == Format::Int8 && weight.dims() == dims => {
-            Ok((weight.values().to_vec(), weight.scales().to_vec()))
+) -> Result<Integers, PrepareError> {
+    let fits = |weight: &&Weight| weight.format() == format && weight.dims() == dims;
+    match weights.weight.filter(fits) {
+        Some(Weight::Int8(weight)) => {
+            Ok(Integers { values: weight.values().to_vec(), scales: weight.scales().to_vec(), codes: Vec::new() })
         }
-        Some(Weight::Int4(weight)) if format == Format::Int4 && weight.dims() == dims => {
+        Some(Weight::Int4(weight)) => {
             let columns: usize = dims[1..].iter().product();
             let rows = weight.packed().chunks(columns.div_ceil(2).max(1));
             let values = rows.flat_map(|row| (0..columns).map(|column| nibble(row[column / 2], column % 2)));
-            Ok((values.collect(), weight.scales().to_vec()))
+            Ok(Integers { values: values.collect(), scales: weight.scales().to_vec(), codes: Vec::new() })
         }
-        other => Err(PrepareError::Weight {
+        Some(Weight::Ternary(weight)) => {
+            let (scales, codes): (Vec<f32>, Vec<[i8; 2]>) = (0..weight.rows()).map(|row| weight.steps(row)).unzip();
+            let mut values = Vec::with_capacity(weight.rows() * weight.columns());
+            for (row, &[one, two]) in codes.iter().enumerate() {
+                let value = |column| [0, one, two][usize::from(weight.code(row, column))];
+                values.extend((0..weight.columns()).map(value));
+            }
+            Ok(Integers { values, scales, codes })
+        }
+        _ => Err(PrepareError::Weight {
             kernel: Box::new(kernel.id()),
             expected: format!("{format} {dims:?}"),
-            found: other.map_or_else(|| "none".to_owned(), |weight| format!("{} {:?}", weight.format(), weight.dims())),
+            found: weights
+                .weight
+                .map_or_else(|| "none".to_owned(), |weight| format!("{} {:?}", weight.format(), weight.dims())),
         }),
     }
 }

@@ -8,7 +8,7 @@ use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_model::Conv2d;
 
-use super::accepts::{self as quantized, Accepts};
+use super::accepts::{self as quantized, Accepts, Integers};
 use super::output::{Output, Rows, Tensors};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512Vnni, AvxVnni};
@@ -59,7 +59,7 @@ impl<D: Dot> Kernel for Depthwise<D> {
         let (Some(dot), Operation::Conv2d(conv), true) = (D::new(hw), op.operation, support.is_yes()) else {
             return Err(accepts::unsupported(self, op, support));
         };
-        let (values, scales) = quantized::integers(self, weights, Format::Int8, &conv.weight_dims())?;
+        let Integers { values, scales, .. } = quantized::integers(self, weights, Format::Int8, &conv.weight_dims())?;
         let (channels, taps) = (conv.out_channels, conv.window.taps());
         let padded = channels.next_multiple_of(D::LANES);
         let per_lane = bytes_per_lane(taps);

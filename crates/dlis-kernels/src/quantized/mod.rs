@@ -15,7 +15,8 @@
 //! and `mr = f32(f64(s_r) / f64(s_out))`; the 6 of a `relu6` is `f32(6 / f64(s_out))`. With an f32 output, `s_out` is 1
 //! and `v`, an f32 residual added and activated, is the result. The other operations are rounded likewise.
 //!
-//! Ternary weights have two magnitudes a row, so no such scale; they run on f32 activations.
+//! A ternary weight has two magnitudes a row, so no such scale: `w` is a whole number of steps for each, and `s_w` that
+//! step, by [`dlis_formats::Ternary::steps`].
 
 mod accepts;
 mod concat;

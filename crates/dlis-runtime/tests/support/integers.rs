@@ -197,7 +197,7 @@ fn convolve(
     weights: OpWeights<'_>,
     scheme: Scheme<'_>,
 ) -> Tensor {
-    let Some(Weight::Int8(weight)) = weights.weight else { panic!("a weight of another format") };
+    let (values, scales) = integers(weights.weight.unwrap());
     let of = scheme.quantization.inputs[0];
     let per_group = conv.in_channels / conv.groups;
     let kernel = conv.window.kernel[0] * conv.window.kernel[1];
@@ -209,12 +209,12 @@ fn convolve(
             let plane = &x[(image * input.channels + group * per_group + from) * input.pixels()..][..input.pixels()];
             for (place, offsets) in taps(conv.window).enumerate() {
                 if let Some(at) = tap(conv.window, input, [row, column], offsets) {
-                    let w = weight.values()[(channel * per_group + from) * kernel + place];
+                    let w = values[(channel * per_group + from) * kernel + place];
                     acc += (i32::from(plane[at]) - i32::from(of.zero_point())) * i32::from(w);
                 }
             }
         }
-        let product = f64::from(of.scale()) * f64::from(weight.scales()[channel]);
+        let product = f64::from(of.scale()) * f64::from(scales[channel]);
         let bias = weights.bias.map_or(0.0, |bias| bias[channel]);
         match scheme.quantization.output {
             Some(to) => {
@@ -226,6 +226,23 @@ fn convolve(
         }
     }
     if scheme.quantization.output.is_some() { Tensor::U8(bytes) } else { Tensor::F32(floats) }
+}
+
+/// The whole numbers of a weight in row-major order, and its scales.
+fn integers(weight: &Weight) -> (Vec<i8>, Vec<f32>) {
+    match weight {
+        Weight::Int8(weight) => (weight.values().to_vec(), weight.scales().to_vec()),
+        Weight::Ternary(weight) => {
+            let (scales, counts): (Vec<f32>, Vec<[i8; 2]>) = (0..weight.rows()).map(|row| weight.steps(row)).unzip();
+            let value = |row: usize, column: usize| match weight.code(row, column) {
+                0 => 0,
+                code => counts[row][usize::from(code) - 1],
+            };
+            let rows = (0..weight.rows()).flat_map(|row| (0..weight.columns()).map(move |column| (row, column)));
+            (rows.map(|(row, column)| value(row, column)).collect(), scales)
+        }
+        _ => panic!("a weight of another format"),
+    }
 }
 
 fn pooled(

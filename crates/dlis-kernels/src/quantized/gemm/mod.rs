@@ -6,8 +6,12 @@
 //! broadcast a row and one vector of weights a column. A tap in the padding reads a row of zero points, which
 //! contributes nothing, exactly.
 //!
-//! Where a group's channels are a multiple of four, every tap is read where it lies. Elsewhere the taps of a few
-//! tiles are first gathered in scratch, side by side (Dukhan 2019, "The Indirect Convolution Algorithm", tells
+//! Ternary weights stay codes of two bits. A vector of them, of sixteen inputs, is decoded in registers where it is
+//! multiplied with, by a look-up in what the codes of its channels stand for; where many tiles follow, it is kept for
+//! them.
+//!
+//! Where a group's channels are a multiple of four, of ternary weights sixteen, every tap is read where it lies.
+//! Elsewhere the taps of a few tiles are first gathered in scratch, side by side (Dukhan 2019, "The Indirect Convolution Algorithm", tells
 //! why this is worth avoiding).
 
 mod pack;
@@ -22,9 +26,9 @@ use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_model::Conv2d;
 
-use self::pack::Packed;
+use self::pack::{Packed, Packing};
 use self::tile::Task;
-use super::accepts::{self as quantized, Accepts};
+use super::accepts::{self as quantized, Accepts, Integers};
 use super::output::{Output, Rows, Tensors};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512Vnni, AvxVnni};
@@ -37,6 +41,9 @@ const COLUMNS: usize = 2;
 /// Bytes of patches that are gathered together: half of a usual first-level cache.
 const PANEL: usize = 16 << 10;
 
+/// Tiles that decode ternary weights each for itself. A tile's arithmetic hides most of it.
+const KEPT_FROM: usize = 8;
+
 /// The kernel on one level, for convolutions or for linear layers, with weights of one format.
 struct Gemm<D> {
     id: KernelId,
@@ -45,7 +52,7 @@ struct Gemm<D> {
 }
 
 impl<D: Dot> Gemm<D> {
-    /// `op` is `conv2d` or `linear`, `format` int8 or int4.
+    /// `op` is `conv2d` or `linear`, `format` of integers or ternary.
     const fn new(op: &'static str, format: Format, isa: &'static str) -> Self {
         let id = KernelId::new(op, "u8", format.name(), "implicit-gemm", isa);
         Self { id, format, level: std::marker::PhantomData }
@@ -56,29 +63,31 @@ impl<D: Dot> Gemm<D> {
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     conv: Conv2d,
+    packing: Packing,
     input: TensorSpec,
     output: TensorSpec,
     /// Input channels of a group.
     depth: usize,
     /// Output channels of a group.
     per_group: usize,
-    /// Steps of four inputs that a sum takes.
+    /// Steps of four inputs that a sum takes, a multiple of those of a byte of weights.
     quads: usize,
     /// Whether taps are gathered, rather than read where they lie.
     gathers: bool,
 }
 
 impl Shape {
-    fn new(conv: Conv2d, op: &OpSpec) -> Self {
+    fn new(conv: Conv2d, op: &OpSpec, packing: Packing) -> Self {
         let depth = conv.in_channels / conv.groups;
         Self {
             conv,
+            packing,
             input: op.inputs[0],
             output: op.output,
             depth,
             per_group: conv.out_channels / conv.groups,
-            quads: (depth * conv.window.taps()).div_ceil(4),
-            gathers: !depth.is_multiple_of(4),
+            quads: (depth * conv.window.taps()).next_multiple_of(packing.inputs()) / 4,
+            gathers: !depth.is_multiple_of(packing.inputs()),
         }
     }
 
@@ -105,6 +114,16 @@ impl Shape {
     /// Slots of the constants of a group.
     fn slots<D: Dot>(&self) -> usize {
         self.per_group.next_multiple_of(D::LANES)
+    }
+
+    /// Whether so many pixels are enough tiles to keep for later ones what the first decodes.
+    const fn keeps<D: Dot>(pixels: usize) -> bool {
+        pixels > KEPT_FROM * D::ROWS
+    }
+
+    /// The slot of an output channel.
+    fn slot<D: Dot>(&self, channel: usize) -> usize {
+        channel / self.per_group * self.slots::<D>() + channel % self.per_group
     }
 
     /// Tiles whose patches are gathered together.
@@ -144,21 +163,19 @@ impl<D: Dot> Kernel for Gemm<D> {
         };
         let dims = conv.weight_dims();
         let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
-        let (values, scales) = quantized::integers(self, weights, self.format, dims)?;
-        let shape = Shape::new(conv, op);
+        let Integers { values, scales, codes } = quantized::integers(self, weights, self.format, dims)?;
+        let shape = Shape::new(conv, op, Packing::of(self.format));
         let columns = shape.depth * conv.window.taps();
         let sums: Vec<i32> = values.chunks(columns).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
         let rows = Rows { scales: &scales, sums: &sums, offset: D::OFFSET };
-        let slots = shape.slots::<D>();
-        let output = Output::new(self, op, weights, rows, conv.groups * slots, |channel| {
-            channel / shape.per_group * slots + channel % shape.per_group
-        })?;
+        let slots = conv.groups * shape.slots::<D>();
+        let output = Output::new(self, op, weights, rows, slots, |channel| shape.slot::<D>(channel))?;
         let zero_point = quantized::input(self, weights, 0)?.zero_point();
         // Without padding every tap is read from the input.
         let pads = conv.window.padding != [0; 4] && !shape.gathers;
         let mut padding = AlignedBytes::zeroed(if pads { shape.depth } else { 0 });
         padding.as_mut_slice().fill(zero_point);
-        let weights = Packed::new::<D>(&shape, &values, self.format == Format::Int4);
+        let weights = Packed::new::<D>(&shape, &values, &codes);
         Ok(Box::new(PreparedGemm { dot, shape, weights, output, zero_point, padding }))
     }
 }
@@ -177,9 +194,15 @@ impl<D: Dot> PreparedGemm<D> {
     /// Bytes of a worker's scratch: the weights of one block, then the patches of a panel.
     fn scratch(&self) -> [usize; 2] {
         let row = 4 * self.shape.quads;
-        let weights =
-            if self.weights.is_packed_twice() { Shape::block::<D>().min(self.shape.per_group) * row } else { 0 };
-        let patches = if self.shape.gathers { self.shape.panel::<D>() * D::ROWS * row } else { 0 };
+        let panel = self.shape.panel::<D>() * D::ROWS;
+        let together = if self.shape.gathers { panel.min(self.shape.pixels()) } else { self.shape.pixels() };
+        let block = Shape::block::<D>().min(self.shape.per_group) * row;
+        let weights = match self.shape.packing {
+            Packing::Nibbles => block,
+            Packing::Codes if Shape::keeps::<D>(together) => block + 4 * D::LANES,
+            Packing::Bytes | Packing::Codes => 0,
+        };
+        let patches = if self.shape.gathers { panel * row } else { 0 };
         [AlignedBytes::round_up(weights), patches]
     }
 }
@@ -230,33 +253,22 @@ impl<D: Dot> Prepared for PreparedGemm<D> {
     }
 }
 
-pub(super) static KERNELS: &[&dyn Kernel] = &[
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<Avx512Vnni>::new("conv2d", Format::Int8, "avx512-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<AvxVnni>::new("conv2d", Format::Int8, "avx2-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<Avx2>::new("conv2d", Format::Int8, "avx2"),
-    &Gemm::<Portable>::new("conv2d", Format::Int8, "portable"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<Avx512Vnni>::new("conv2d", Format::Int4, "avx512-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<AvxVnni>::new("conv2d", Format::Int4, "avx2-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<Avx2>::new("conv2d", Format::Int4, "avx2"),
-    &Gemm::<Portable>::new("conv2d", Format::Int4, "portable"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<Avx512Vnni>::new("linear", Format::Int8, "avx512-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<AvxVnni>::new("linear", Format::Int8, "avx2-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<Avx2>::new("linear", Format::Int8, "avx2"),
-    &Gemm::<Portable>::new("linear", Format::Int8, "portable"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<Avx512Vnni>::new("linear", Format::Int4, "avx512-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<AvxVnni>::new("linear", Format::Int4, "avx2-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Gemm::<Avx2>::new("linear", Format::Int4, "avx2"),
-    &Gemm::<Portable>::new("linear", Format::Int4, "portable"),
-];
+/// A kernel for each operation and format, on each level.
+macro_rules! kernels {
+    ($($op:literal $format:ident),*) => {
+        &[$(
+            #[cfg(target_arch = "x86_64")]
+            &Gemm::<Avx512Vnni>::new($op, Format::$format, "avx512-vnni"),
+            #[cfg(target_arch = "x86_64")]
+            &Gemm::<AvxVnni>::new($op, Format::$format, "avx2-vnni"),
+            #[cfg(target_arch = "x86_64")]
+            &Gemm::<Avx2>::new($op, Format::$format, "avx2"),
+            &Gemm::<Portable>::new($op, Format::$format, "portable"),
+        )*]
+    };
+}
+
+pub(super) static KERNELS: &[&dyn Kernel] = kernels!(
+    "conv2d" Int8, "conv2d" Int4, "conv2d" Ternary2Bit, "conv2d" Ternary5In8,
+    "linear" Int8, "linear" Int4, "linear" Ternary2Bit, "linear" Ternary5In8
+);

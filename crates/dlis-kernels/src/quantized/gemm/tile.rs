@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::super::output::Tensors;
 use super::super::simd::{Dot, DotWork};
+use super::pack::Packing;
 use super::{COLUMNS, PreparedGemm, Shape};
 
 /// How far ahead of their use weights are prefetched: a page, as the processor's own prefetchers stop at the end of
@@ -43,13 +44,13 @@ impl<P: Dot> DotWork for Task<'_, P> {
             for column in columns.clone() {
                 let (group, block) = (column / blocks, column % blocks);
                 let width = shape.width::<D>(block);
-                let weights = prepared.weights.block(group, block, width * shape.quads * 4, weights);
-                let column = Column { prepared, input, tensors, patches, weights, group, block, width, panel: start };
-                match (width > D::LANES, width.is_multiple_of(D::LANES)) {
-                    (true, true) => column.run::<D, COLUMNS, true>(d, pixels.clone()),
-                    (true, false) => column.run::<D, COLUMNS, false>(d, pixels.clone()),
-                    (false, true) => column.run::<D, 1, true>(d, pixels.clone()),
-                    (false, false) => column.run::<D, 1, false>(d, pixels.clone()),
+                let (len, patches) = (width * shape.quads * 4, &*patches);
+                let column =
+                    |weights| Column { prepared, input, tensors, patches, weights, group, block, width, panel: start };
+                if shape.packing == Packing::Codes {
+                    column(prepared.weights.packed(group, block, len)).run_codes(d, pixels.clone(), weights);
+                } else {
+                    column(prepared.weights.block(group, block, len, weights)).run(d, pixels.clone());
                 }
             }
         }
@@ -57,6 +58,7 @@ impl<P: Dot> DotWork for Task<'_, P> {
 }
 
 /// One block of output channels.
+#[derive(Clone, Copy)]
 struct Column<'a, P> {
     prepared: &'a PreparedGemm<P>,
     input: &'a [u8],
@@ -72,29 +74,76 @@ struct Column<'a, P> {
 }
 
 impl<P: Dot> Column<'_, P> {
-    /// Computes some pixels; `FULL` says that the block is whole vectors.
+    /// Computes some pixels.
     #[inline(always)]
-    fn run<D: Dot, const COLUMNS: usize, const FULL: bool>(&self, d: D, pixels: Range<usize>) {
+    fn run<D: Dot>(&self, d: D, pixels: Range<usize>) {
+        match (self.width > D::LANES, self.width.is_multiple_of(D::LANES)) {
+            (true, true) => self.tiles::<D, COLUMNS, true, false>(d, pixels),
+            (true, false) => self.tiles::<D, COLUMNS, false, false>(d, pixels),
+            (false, true) => self.tiles::<D, 1, true, false>(d, pixels),
+            (false, false) => self.tiles::<D, 1, false, false>(d, pixels),
+        }
+    }
+
+    /// The same, where weights are ternary codes.
+    #[inline(always)]
+    fn run_codes<D: Dot>(&self, d: D, pixels: Range<usize>, kept: &mut [u8]) {
+        match (self.width > D::LANES, self.width.is_multiple_of(D::LANES)) {
+            (true, true) => self.decoded::<D, COLUMNS, true>(d, pixels, kept),
+            (true, false) => self.decoded::<D, COLUMNS, false>(d, pixels, kept),
+            (false, true) => self.decoded::<D, 1, true>(d, pixels, kept),
+            (false, false) => self.decoded::<D, 1, false>(d, pixels, kept),
+        }
+    }
+
+    /// Of many tiles the first leaves what it decodes in `kept`, for the others. Few decode anew, as codes are read
+    /// faster than what they stand for.
+    #[inline(always)]
+    fn decoded<D: Dot, const COLUMNS: usize, const FULL: bool>(&self, d: D, mut pixels: Range<usize>, kept: &mut [u8]) {
+        if !Shape::keeps::<D>(pixels.len()) {
+            return self.tiles::<D, COLUMNS, FULL, true>(d, pixels);
+        }
+        pixels.start += if D::ROWS >= 8 {
+            self.tile::<D, 8, COLUMNS, FULL, true, true>(d, pixels.start, kept)
+        } else {
+            self.tile::<D, 4, COLUMNS, FULL, true, true>(d, pixels.start, kept)
+        };
+        let weights = &kept[..self.width * self.prepared.shape.quads * 4];
+        Column { weights, ..*self }.tiles::<D, COLUMNS, FULL, false>(d, pixels);
+    }
+
+    /// Computes some pixels; `FULL` says that the block is whole vectors, `CODES` that its weights are ternary codes.
+    #[inline(always)]
+    fn tiles<D: Dot, const COLUMNS: usize, const FULL: bool, const CODES: bool>(&self, d: D, pixels: Range<usize>) {
         let mut at = pixels.start;
         while at < pixels.end {
             let left = pixels.end - at;
             at += if D::ROWS >= 8 && left >= 8 {
-                self.tile::<D, 8, COLUMNS, FULL>(d, at)
+                self.tile::<D, 8, COLUMNS, FULL, CODES, false>(d, at, &mut [])
             } else if left >= 4 {
-                self.tile::<D, 4, COLUMNS, FULL>(d, at)
+                self.tile::<D, 4, COLUMNS, FULL, CODES, false>(d, at, &mut [])
             } else if left >= 2 {
-                self.tile::<D, 2, COLUMNS, FULL>(d, at)
+                self.tile::<D, 2, COLUMNS, FULL, CODES, false>(d, at, &mut [])
             } else {
-                self.tile::<D, 1, COLUMNS, FULL>(d, at)
+                self.tile::<D, 1, COLUMNS, FULL, CODES, false>(d, at, &mut [])
             };
         }
     }
 
-    /// Computes the pixels `first..first + ROWS` and says how many they are.
+    /// Computes the pixels `first..first + ROWS` and says how many they are. If `KEEP`, what the codes of the block
+    /// stand for goes to `kept`, which has room for a vector more.
     #[inline(always)]
-    fn tile<D: Dot, const ROWS: usize, const COLUMNS: usize, const FULL: bool>(&self, d: D, first: usize) -> usize {
-        let PreparedGemm { shape, output: constants, padding, .. } = self.prepared;
-        let Shape { conv, input, output, depth, per_group, quads, gathers } = *shape;
+    fn tile<D, const ROWS: usize, const COLUMNS: usize, const FULL: bool, const CODES: bool, const KEEP: bool>(
+        &self,
+        d: D,
+        first: usize,
+        kept: &mut [u8],
+    ) -> usize
+    where
+        D: Dot,
+    {
+        let PreparedGemm { shape, weights, output: constants, padding, .. } = self.prepared;
+        let Shape { conv, packing, input, output, depth, per_group, quads, gathers } = *shape;
         let slot = self.group * shape.slots::<D>() + self.block * Shape::block::<D>();
         let mut sums = [[d.splat_int(0); COLUMNS]; ROWS];
         for sums in &mut sums {
@@ -103,8 +152,12 @@ impl<P: Dot> Column<'_, P> {
                 *sum = unsafe { constants.start(d, slot + v * D::LANES) };
             }
         }
-        assert_eq!(self.weights.len(), self.width * quads * 4, "weights of the block");
+        let per_byte = if CODES { packing.per_byte() } else { 1 };
+        assert_eq!(self.weights.len(), self.width * quads * 4 / per_byte, "weights of the block");
         let mut weight = self.weights.as_ptr().cast::<i8>();
+        assert!(!KEEP || kept.len() >= (self.width * quads + D::LANES) * 4, "room for the weights of the block");
+        let mut kept = kept.as_mut_ptr().cast::<i8>();
+        let tables = if CODES { &weights.tables()[4 * slot..][..4 * COLUMNS * D::LANES] } else { &[] };
         if gathers {
             let row = 4 * quads;
             let patches = &self.patches[(first - self.panel) * row..][..ROWS * row];
@@ -112,8 +165,16 @@ impl<P: Dot> Column<'_, P> {
             for (index, place) in places.iter_mut().enumerate() {
                 *place = patches[index * row..].as_ptr();
             }
-            // SAFETY: every place is of `quads` times four bytes, as are the weights of each channel.
-            unsafe { self.accumulate::<D, ROWS, COLUMNS, FULL>(d, &mut sums, &places, &mut weight, quads) };
+            // SAFETY: every place is of `quads` times four bytes, and the weights of each channel are as many. Of
+            // codes, the steps are a multiple of four, and there is a table for each lane; `kept` is as asserted.
+            unsafe {
+                if CODES {
+                    let (from, to) = (&mut weight, &mut kept);
+                    self.decode::<D, ROWS, COLUMNS, FULL, KEEP>(d, &mut sums, &places, tables, from, to, quads);
+                } else {
+                    self.accumulate::<D, ROWS, COLUMNS, FULL>(d, &mut sums, &places, &mut weight, quads);
+                }
+            }
         } else {
             // Where each pixel's window begins, in input coordinates: before the first where the padding is, which
             // as an unsigned number is beyond the last. Counted on, as divisions are slow.
@@ -147,9 +208,18 @@ impl<P: Dot> Column<'_, P> {
                             *place = unsafe { self.input.as_ptr().add(at) };
                         }
                     }
-                    // SAFETY: every place is of the `depth` channels of a group, which four divides; the weights are
-                    // as many for each tap.
-                    unsafe { self.accumulate::<D, ROWS, COLUMNS, FULL>(d, &mut sums, &places, &mut weight, depth / 4) };
+                    // SAFETY: every place is of the `depth` channels of a group, which four divides, sixteen where
+                    // weights are codes; the weights are as many for each tap. There is a table for each lane; `kept`
+                    // is as asserted.
+                    unsafe {
+                        let quads = depth / 4;
+                        if CODES {
+                            let (from, to) = (&mut weight, &mut kept);
+                            self.decode::<D, ROWS, COLUMNS, FULL, KEEP>(d, &mut sums, &places, tables, from, to, quads);
+                        } else {
+                            self.accumulate::<D, ROWS, COLUMNS, FULL>(d, &mut sums, &places, &mut weight, quads);
+                        }
+                    }
                 }
             }
         }
@@ -201,4 +271,92 @@ impl<P: Dot> Column<'_, P> {
         }
         *weight = from;
     }
+    /// As [`accumulate`](Self::accumulate), of codes, which are decoded by the tables of the block's channels and, if
+    /// `KEEP`, left at `kept`, which moves on as well.
+    ///
+    /// # Safety
+    ///
+    /// `quads` must be a multiple of four and `tables` have four bytes for each lane of the block's vectors. At each
+    /// place `4 * quads` bytes must be readable, at `weight` a quarter as many for each channel of the block. If `KEEP`,
+    /// `4 * quads` bytes for each channel must be writable at `kept`, and a vector of weights after them.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "two places to read from and two to write to")]
+    unsafe fn decode<D: Dot, const ROWS: usize, const COLUMNS: usize, const FULL: bool, const KEEP: bool>(
+        &self,
+        d: D,
+        sums: &mut [[D::Ints; COLUMNS]; ROWS],
+        places: &[*const u8; ROWS],
+        tables: &[u8],
+        weight: &mut *const i8,
+        kept: &mut *mut i8,
+        quads: usize,
+    ) {
+        let mut from = weight.cast::<u8>();
+        // SAFETY: all reads are within what the caller promises: the block has more than `COLUMNS - 1` vectors of
+        // channels and `COLUMNS` of them where it is `FULL`, and `from` moves on by its width, as `kept` does. What a
+        // vector writes beyond the width, the next step writes over.
+        unsafe {
+            let mut of_lanes = [d.tables(tables.as_ptr()); COLUMNS];
+            for (v, of_vector) in of_lanes.iter_mut().enumerate().skip(1) {
+                *of_vector = d.tables(tables.as_ptr().add(v * D::LANES * 4));
+            }
+            for four in 0..quads / 4 {
+                let first = if FULL || COLUMNS > 1 { d.codes(from) } else { d.some_codes(from, self.width) };
+                let mut codes = [first; COLUMNS];
+                d.prefetch(from.cast::<i8>().wrapping_add(AHEAD));
+                for (v, codes) in codes.iter_mut().enumerate().skip(1) {
+                    let at = from.add(v * D::LANES * 4);
+                    *codes = if FULL { d.codes(at) } else { d.some_codes(at, self.width - v * D::LANES) };
+                    if D::LANES >= 16 {
+                        d.prefetch(at.cast::<i8>().wrapping_add(AHEAD));
+                    }
+                }
+                let steps = [
+                    step::<D, ROWS, COLUMNS, 0>(d, sums, places, 16 * four, &codes, &of_lanes),
+                    step::<D, ROWS, COLUMNS, 1>(d, sums, places, 16 * four, &codes, &of_lanes),
+                    step::<D, ROWS, COLUMNS, 2>(d, sums, places, 16 * four, &codes, &of_lanes),
+                    step::<D, ROWS, COLUMNS, 3>(d, sums, places, 16 * four, &codes, &of_lanes),
+                ];
+                if KEEP {
+                    for weights in steps {
+                        for (v, weights) in weights.into_iter().enumerate() {
+                            d.store_weights(kept.add(v * D::LANES * 4), weights);
+                        }
+                        *kept = kept.add(4 * self.width);
+                    }
+                }
+                from = from.add(4 * self.width);
+            }
+        }
+        *weight = from.cast();
+    }
+}
+
+/// Adds four products to every sum, of the inputs of the step `PLACE` from `at` on and the weights of its codes, which it
+/// returns.
+///
+/// # Safety
+///
+/// At each place `at + 16` bytes must be readable.
+#[inline(always)]
+unsafe fn step<D: Dot, const ROWS: usize, const COLUMNS: usize, const PLACE: usize>(
+    d: D,
+    sums: &mut [[D::Ints; COLUMNS]; ROWS],
+    places: &[*const u8; ROWS],
+    at: usize,
+    codes: &[D::Codes; COLUMNS],
+    tables: &[D::Tables; COLUMNS],
+) -> [D::Weights; COLUMNS] {
+    let mut weights = [d.decode::<PLACE>(codes[0], tables[0]); COLUMNS];
+    for v in 1..COLUMNS {
+        weights[v] = d.decode::<PLACE>(codes[v], tables[v]);
+    }
+    for (place, sums) in places.iter().zip(sums) {
+        // SAFETY: as promised.
+        let x = unsafe { d.broadcast(place.add(at + 4 * PLACE)) };
+        for (sum, &weights) in sums.iter_mut().zip(&weights) {
+            *sum = d.dot(*sum, x, weights);
+        }
+    }
+    weights
 }

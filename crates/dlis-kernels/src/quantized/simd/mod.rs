@@ -32,6 +32,10 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     type Quads: Copy + Debug;
     /// Four signed bytes a lane.
     type Weights: Copy + Debug;
+    /// Four bytes a lane, each of four codes of two bits.
+    type Codes: Copy + Debug;
+    /// What codes stand for in each lane.
+    type Tables: Copy + Debug;
 
     /// The token, where `hw` has the level.
     fn new(hw: &Hardware) -> Option<Self>;
@@ -80,6 +84,37 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     ///
     /// `4 * lanes` bytes must be readable at `from`, and `lanes` be at most `LANES`.
     unsafe fn some_weights(self, from: *const i8, lanes: usize) -> Self::Weights;
+
+    /// Four bytes of codes a lane.
+    ///
+    /// # Safety
+    ///
+    /// `4 * LANES` bytes must be readable at `from`.
+    unsafe fn codes(self, from: *const u8) -> Self::Codes;
+
+    /// As [`codes`](Self::codes) in the first lanes, codes of 0 in the others.
+    ///
+    /// # Safety
+    ///
+    /// `4 * lanes` bytes must be readable at `from`, and `lanes` be at most `LANES`.
+    unsafe fn some_codes(self, from: *const u8, lanes: usize) -> Self::Codes;
+
+    /// Four signed bytes a lane: what the codes 0, which is 0, 1 and 2 stand for, and one more.
+    ///
+    /// # Safety
+    ///
+    /// `4 * LANES` bytes must be readable at `from`.
+    unsafe fn tables(self, from: *const u8) -> Self::Tables;
+
+    /// Writes four weights a lane.
+    ///
+    /// # Safety
+    ///
+    /// `4 * LANES` bytes must be writable at `to`.
+    unsafe fn store_weights(self, to: *mut i8, weights: Self::Weights);
+
+    /// What the codes in the bits `2 * PLACE` and `2 * PLACE + 1` of every byte stand for. None is 3.
+    fn decode<const PLACE: usize>(self, codes: Self::Codes, tables: Self::Tables) -> Self::Weights;
 
     /// The vector at `from`.
     ///
@@ -192,6 +227,59 @@ mod tests {
         }
     }
 
+    struct Decodes;
+
+    impl DotWork for Decodes {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<D: Dot>(self, d: D) {
+            let lanes = D::LANES;
+            let x = [1u8, 255, 0, 130];
+            // Every lane has values of its own.
+            let table: Vec<u8> = (0..lanes)
+                .flat_map(|lane| {
+                    let [one, two] = [127 - 8 * i32::try_from(lane).unwrap(), 3 * i32::try_from(lane).unwrap() - 127];
+                    [0, one, two, 0].map(|value| i8::try_from(value).unwrap().cast_unsigned())
+                })
+                .collect();
+            let codes: Vec<u8> = (0..4 * lanes)
+                .map(|i| {
+                    (0..4).map(|place| u8::try_from((i * 7 + place * 5 + i / 3) % 3).unwrap() << (2 * place)).sum()
+                })
+                .collect();
+            let check = |place: usize, some: usize, weights: D::Weights| {
+                let one = |lane: usize| {
+                    let of = |i: usize| {
+                        let code = if lane < some { codes[4 * lane + i] >> (2 * place) & 3 } else { 0 };
+                        let value = table[4 * lane + usize::from(code)].cast_signed();
+                        (i32::from(x[i]) - D::OFFSET) * i32::from(value)
+                    };
+                    (0..4).map(of).sum::<i32>() as f32
+                };
+                let mut found = vec![0.0; lanes];
+                // SAFETY: four bytes are readable, and it holds `LANES` elements.
+                unsafe {
+                    let sums = d.dot(d.splat_int(0), d.broadcast(x.as_ptr()), weights);
+                    d.store_floats(found.as_mut_ptr(), d.float(sums));
+                }
+                assert_eq!(found, (0..lanes).map(one).collect::<Vec<_>>(), "place {place}, {some} lanes");
+            };
+            for some in 0..=lanes {
+                let few = codes[..4 * some].to_vec();
+                // SAFETY: both have four bytes for each lane that is read.
+                let (codes, table) = unsafe { (d.some_codes(few.as_ptr(), some), d.tables(table.as_ptr())) };
+                check(0, some, d.decode::<0>(codes, table));
+                check(1, some, d.decode::<1>(codes, table));
+                check(2, some, d.decode::<2>(codes, table));
+                check(3, some, d.decode::<3>(codes, table));
+            }
+            // SAFETY: both have four bytes a lane.
+            let (codes, table) = unsafe { (d.codes(codes.as_ptr()), d.tables(table.as_ptr())) };
+            check(3, lanes, d.decode::<3>(codes, table));
+        }
+    }
+
     struct Rounds;
 
     impl DotWork for Rounds {
@@ -232,6 +320,7 @@ mod tests {
         match D::new(hw) {
             Some(dot) => {
                 dot.vectorize(Check);
+                dot.vectorize(Decodes);
                 dot.vectorize(Rounds);
             }
             None => eprintln!("skipped: this machine has no {}", std::any::type_name::<D>()),

@@ -23,6 +23,8 @@ impl Dot for Portable {
     // Of 16 bits, whose products a baseline can sum in pairs.
     type Quads = [[i16; 4]; LANES];
     type Weights = [[i16; 4]; LANES];
+    type Codes = [[u8; 4]; LANES];
+    type Tables = [[u8; 4]; LANES];
 
     fn new(_hw: &Hardware) -> Option<Self> {
         Some(Self)
@@ -85,6 +87,50 @@ impl Dot for Portable {
             *quad = unsafe { from.cast::<[i8; 4]>().add(lane).read() }.map(i16::from);
         }
         quads
+    }
+
+    #[inline(always)]
+    unsafe fn codes(self, from: *const u8) -> [[u8; 4]; LANES] {
+        // SAFETY: four bytes a lane are readable, by the caller's promise.
+        unsafe { from.cast::<[[u8; 4]; LANES]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn some_codes(self, from: *const u8, lanes: usize) -> [[u8; 4]; LANES] {
+        let mut codes = [[0; 4]; LANES];
+        for (lane, codes) in codes.iter_mut().enumerate().take(lanes) {
+            // SAFETY: `lane` is below `lanes`, by the caller's promise.
+            *codes = unsafe { from.cast::<[u8; 4]>().add(lane).read() };
+        }
+        codes
+    }
+
+    #[inline(always)]
+    unsafe fn tables(self, from: *const u8) -> [[u8; 4]; LANES] {
+        // SAFETY: passed on.
+        unsafe { self.codes(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_weights(self, to: *mut i8, weights: [[i16; 4]; LANES]) {
+        #[expect(clippy::cast_possible_truncation, reason = "they were widened from bytes")]
+        let bytes = weights.map(|quad| quad.map(|weight| weight as i8));
+        // SAFETY: writable by the caller's promise.
+        unsafe { to.cast::<[[i8; 4]; LANES]>().write(bytes) }
+    }
+
+    #[inline(always)]
+    fn decode<const PLACE: usize>(self, codes: [[u8; 4]; LANES], tables: [[u8; 4]; LANES]) -> [[i16; 4]; LANES] {
+        let mut weights = [[0; 4]; LANES];
+        for lane in 0..LANES {
+            let [_, one, two, _] = tables[lane].map(|value| i16::from(value.cast_signed()));
+            // Masks, where a table's look-up would keep the compiler from vectorising.
+            weights[lane] = codes[lane].map(|codes| {
+                let code = i16::from(codes >> (2 * PLACE));
+                (one & -(code & 1)) | (two & -(code >> 1 & 1))
+            });
+        }
+        weights
     }
 
     #[inline(always)]

@@ -25,6 +25,8 @@ macro_rules! half {
             type Floats = __m256;
             type Quads = $quads;
             type Weights = __m256i;
+            type Codes = __m256i;
+            type Tables = __m256i;
 
             fn new(hw: &Hardware) -> Option<Self> {
                 // `hw` is a matter of choice; the proof is the processor's own word.
@@ -92,6 +94,36 @@ macro_rules! half {
                     let count = _mm256_set1_epi32(i32::try_from(lanes).unwrap_or(0));
                     _mm256_maskload_epi32(from.cast(), _mm256_cmpgt_epi32(count, lane))
                 }
+            }
+
+            #[inline(always)]
+            unsafe fn codes(self, from: *const u8) -> __m256i {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { _mm256_loadu_si256(from.cast()) }
+            }
+
+            #[inline(always)]
+            unsafe fn some_codes(self, from: *const u8, lanes: usize) -> __m256i {
+                // SAFETY: passed on.
+                unsafe { self.some_weights(from.cast(), lanes) }
+            }
+
+            #[inline(always)]
+            unsafe fn tables(self, from: *const u8) -> __m256i {
+                // SAFETY: passed on.
+                unsafe { self.codes(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_weights(self, to: *mut i8, weights: __m256i) {
+                // SAFETY: `self` proves the features; writable by the caller's promise.
+                unsafe { _mm256_storeu_si256(to.cast(), weights) }
+            }
+
+            #[inline(always)]
+            fn decode<const PLACE: usize>(self, codes: __m256i, tables: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { decode::<PLACE>(codes, tables) }
             }
 
             #[inline(always)]
@@ -211,6 +243,21 @@ fn dot_by_magnitudes(sums: __m256i, (signed, magnitude): (__m256i, __m256i), w: 
     _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
 }
 
+/// The instruction looks bytes up among the sixteen of its own four lanes: a code is counted from its lane's first.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn decode<const PLACE: usize>(codes: __m256i, tables: __m256i) -> __m256i {
+    // What comes from the byte beside is masked out.
+    let codes = match PLACE {
+        0 => codes,
+        1 => _mm256_srli_epi16::<2>(codes),
+        2 => _mm256_srli_epi16::<4>(codes),
+        _ => _mm256_srli_epi16::<6>(codes),
+    };
+    let first = _mm256_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c, 0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
+    _mm256_shuffle_epi8(tables, _mm256_or_si256(_mm256_and_si256(codes, _mm256_set1_epi8(3)), first))
+}
+
 #[target_feature(enable = "avx2")]
 #[inline]
 fn as_is(x: __m256i) -> __m256i {
@@ -235,6 +282,9 @@ impl Dot for Avx512Vnni {
     type Floats = __m512;
     type Quads = __m512i;
     type Weights = __m512i;
+    type Codes = __m512i;
+    // Of every four lanes lane by lane, and code by code.
+    type Tables = [__m512i; 2];
 
     fn new(hw: &Hardware) -> Option<Self> {
         // `hw` is a matter of choice; the proof is the processor's own word.
@@ -302,6 +352,54 @@ impl Dot for Avx512Vnni {
         // SAFETY: `self` proves the features; the lanes of the mask are readable by the caller's promise, and the
         // others are not read.
         unsafe { _mm512_maskz_loadu_epi32(mask, from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes(self, from: *const u8) -> __m512i {
+        // SAFETY: `self` proves the features; readable by the caller's promise.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn some_codes(self, from: *const u8, lanes: usize) -> __m512i {
+        // SAFETY: passed on.
+        unsafe { self.some_weights(from.cast(), lanes) }
+    }
+
+    #[inline(always)]
+    unsafe fn tables(self, from: *const u8) -> [__m512i; 2] {
+        // SAFETY: `self` proves the features; readable by the caller's promise.
+        unsafe {
+            let by_lane = _mm512_loadu_si512(from.cast());
+            let transpose = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            [by_lane, _mm512_shuffle_epi8(by_lane, _mm512_broadcast_i32x4(transpose))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_weights(self, to: *mut i8, weights: __m512i) {
+        // SAFETY: `self` proves the features; writable by the caller's promise.
+        unsafe { _mm512_storeu_si512(to.cast(), weights) }
+    }
+
+    #[inline(always)]
+    fn decode<const PLACE: usize>(self, codes: __m512i, [by_lane, by_code]: [__m512i; 2]) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            // What comes from the byte beside is masked out. One shift serves two places.
+            let codes = if PLACE < 2 { codes } else { _mm512_srli_epi16::<4>(codes) };
+            // Bytes are looked up among the sixteen of their own four lanes, by the lane of four and the code in the
+            // order in which they need no further shift. The logic is `codes & mask | lane`.
+            if PLACE.is_multiple_of(2) {
+                let lane = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+                let places = _mm512_ternarylogic_epi32::<0xea>(codes, _mm512_set1_epi8(3), lane);
+                _mm512_shuffle_epi8(by_lane, places)
+            } else {
+                let lane = _mm512_set4_epi32(0x0303_0303, 0x0202_0202, 0x0101_0101, 0);
+                let places = _mm512_ternarylogic_epi32::<0xea>(codes, _mm512_set1_epi8(12), lane);
+                _mm512_shuffle_epi8(by_code, places)
+            }
+        }
     }
 
     #[inline(always)]
