@@ -128,6 +128,19 @@ fn what_is_quantised_is_everything_but_the_result() {
     assert!(matches!(compressed.weight("dw", "weight"), Some(Weight::Int8(_))));
 }
 
+/// After training, what a network has in as few bits is kept to the bit, in its own format; the activations are what
+/// is new.
+#[test]
+fn weights_of_few_bits_are_not_quantised_again() {
+    let ternary = run("ternary-0.1", &mut Rough::default(), &mut BTreeMap::new()).unwrap().network;
+    let recipe = |name| -> Recipe { toml::from_str(BUILT_IN.iter().find(|(of, _)| *of == name).unwrap().1).unwrap() };
+    let again = recipe("int8").run(&ternary, &mut Rough::default(), &mut (), &mut |_| {}).unwrap().network;
+    assert_eq!(again.weight("a", "weight").unwrap().format(), Format::Ternary5In8);
+    assert_eq!(again.weight("stem", "weight").unwrap().format(), Format::Int8);
+    assert_eq!(again.weights(), ternary.weights());
+    assert!(!again.quantizations().is_empty());
+}
+
 #[test]
 fn a_killed_recipe_goes_on_after_its_last_step_and_gives_the_same() {
     let mut checkpoints = BTreeMap::new();

@@ -59,6 +59,33 @@ fn agree(name: &str) {
     assert_eq!(logits(&loaded.network, POLICIES[1], 2, &images), all[1], "{name}: two threads compute the same bits");
 }
 
+/// Of the embedded images, how many a network recognises.
+fn recognised(network: &dlis_model::Network) -> usize {
+    let dataset = cifar10::embedded();
+    let system = backend("omp", 1, Schedule::Static).unwrap();
+    let plan = Planner::new(&*system).policy("heuristic".parse().unwrap()).plan(network).unwrap();
+    let mut session = Session::new(&*system, plan).unwrap();
+    let (mut image, mut logits) = (vec![0.0; dataset.image_len()], vec![0.0; session.output_len()]);
+    let labels = dataset.labels().iter().enumerate();
+    let right = labels.filter(|&(index, &label)| {
+        dataset.batch_into(index..index + 1, &Normalization::CIFAR10, &mut image).unwrap();
+        session.run(&image, &mut logits).unwrap();
+        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])) == Some(usize::from(label))
+    });
+    right.count()
+}
+
+/// Eight bits an activation cost a ternary network at most a point.
+#[test]
+fn ternary_networks_recognise_as_much_in_u8() {
+    let catalogue = Catalogue::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets"));
+    for name in ["vgg16-cifar10", "resnet18-cifar10", "mobilenet-cifar10"] {
+        let of = |recipe| recognised(&catalogue.network(name, recipe, "stored").unwrap().network);
+        let (floats, bytes) = (of("ternary-0.1"), of("ternary-0.1-int8"));
+        assert!(bytes + 10 >= floats, "{name}: {bytes} of 1000 images, {floats} in f32");
+    }
+}
+
 #[test]
 fn vgg16_agrees() {
     agree("vgg16-cifar10");

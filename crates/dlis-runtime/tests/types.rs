@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use dlis_backend::{Backend, CompileError, Executable, HostBackend, Kernel, OpWeights, Program};
-use dlis_formats::{DType, Format, Int8, Quantization, Weight};
+use dlis_formats::{DType, Format, Int8, Quantization, Ternary, TernaryPacking, Weight};
 use dlis_hw::Hardware;
 use dlis_model::{Activation, Graph, GraphBuilder, Network, Shape, Value, Window};
 use dlis_runtime::{Plan, PlanError, Planner};
@@ -120,6 +120,39 @@ fn integers_follow_integers_and_conversions_stand_at_the_borders() {
             "fc:linear f32>f32",
         ]
     );
+}
+
+#[test]
+fn ternary_weights_are_multiplied_with_bytes_where_their_input_has_a_quantisation() {
+    let build = |g: &mut GraphBuilder| {
+        let x = g.conv("conv1", Value::Input, 8, SAME);
+        let x = g.conv("conv2", x, 8, SAME);
+        let x = g.global_avg_pool("mean", x);
+        let x = g.flatten("flatten", x);
+        g.linear("fc", x, 5)
+    };
+    for packing in [TernaryPacking::TwoBit, TernaryPacking::FiveInEight] {
+        let of = |tensors: &[&str]| {
+            let network = network(build, &["conv1"], tensors);
+            let ternary = ["conv2", "fc"].map(|layer| {
+                let dense =
+                    network.weight(layer, "weight").unwrap().to_f32().mapv(|w| (4.0 * w).round().clamp(-1.0, 1.0));
+                (format!("{layer}.weight"), Weight::Ternary(Ternary::from_dense(&dense, packing).unwrap()))
+            });
+            steps(plan(&network.with_weights(ternary).unwrap()).program())
+        };
+        assert_eq!(
+            of(&["input", "conv1", "conv2", "mean"]),
+            [
+                "conv1:quantize f32>u8",
+                "conv1:conv2d u8>u8",
+                "conv2:conv2d u8>u8",
+                "mean:global_avg_pool u8>u8",
+                "fc:linear u8>f32"
+            ]
+        );
+        assert!(of(&[]).iter().all(|step| step.ends_with("f32>f32")));
+    }
 }
 
 #[test]

@@ -298,7 +298,7 @@ fn byte(values: &mut Values, flavour: Flavour) -> u8 {
     let number = below(values, 256);
     let number = match flavour {
         Flavour::Extreme => 255 * (number % 2),
-        Flavour::Ternary if number % 4 == 0 => 255 * (number / 4 % 2),
+        Flavour::Ternary if number.is_multiple_of(4) => 255 * (number / 4 % 2),
         _ => number,
     };
     u8::try_from(number).unwrap_or(u8::MAX)

@@ -477,6 +477,36 @@ mod tests {
     }
 
     #[test]
+    fn artefacts_can_be_quantised_on_the_spot() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::new(folder.path());
+        let save = |recipe: &str, network: &Network| {
+            Artefact::new(network.clone()).save(catalogue.artefact("mobilenet-cifar10", recipe)).unwrap();
+        };
+        save("small", &Network::random(zoo::mobilenet_cifar10(), 1));
+        assert!(catalogue.knows_recipe("small-int8").is_ok());
+        assert!(catalogue.has_recipe("mobilenet-cifar10", "small-int8").is_ok());
+        assert!(catalogue.has_recipe("vgg16-cifar10", "small-int8").is_err());
+        for unknown in ["none-int8", "int8-int8", "small-int4", "large-int8"] {
+            assert!(catalogue.knows_recipe(unknown).unwrap_err().contains("RECIPE-int8"), "{unknown}");
+        }
+        let loaded = catalogue.network("mobilenet-cifar10", "small-int8", STORED).unwrap();
+        assert!(loaded.compression.description.starts_with("small; then"), "{}", loaded.compression.description);
+        let formats: BTreeSet<_> =
+            convert::layer_weights(&loaded.network).map(|name| loaded.network.weights()[&name].format()).collect();
+        assert_eq!(formats, [Format::Int8].into());
+        assert!(!loaded.network.quantizations().is_empty());
+
+        // What is quantised is not quantised again, and an artefact goes before what could be made.
+        save("other", &loaded.network);
+        let refused = catalogue.network("mobilenet-cifar10", "other-int8", STORED).unwrap_err();
+        assert!(refused.excludes() && refused.to_string().contains("quantised already"), "{refused}");
+        save("other-int8", &Network::random(zoo::mobilenet_cifar10(), 2));
+        let stored = catalogue.network("mobilenet-cifar10", "other-int8", STORED).unwrap();
+        assert!(stored.network.quantizations().is_empty());
+    }
+
+    #[test]
     fn an_artefact_is_named_by_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("net.safetensors");
