@@ -72,6 +72,8 @@ fn windows() -> Vec<Case> {
     odd("four paddings, stride 2", [1, 6, 5], Window { padding: [0, 1, 2, 3], stride: [2, 2], ..Window::square(3) });
     odd("the padding of an even window", [1, 6, 6], Window { padding: [0, 0, 1, 1], ..Window::square(2) });
     odd("more padding than needed", [1, 4, 3], Window::square(3).with_padding(3));
+    odd("padding wider than the input", [1, 10, 2], Window { padding: [0, 3, 0, 3], ..Window::square(1) });
+    odd("little but padding", [1, 5, 4], Window { padding: [0, 14, 0, 14], ..Window::square(1) });
     odd("more padding than needed, stride 2", [2, 3, 4], Window::square(3).with_padding(4).with_stride(2));
     odd("dilation 2", [1, 9, 8], Window { dilation: [2, 2], ..Window::square(3).with_padding(2) });
     odd("dilation 3 and 1", [1, 10, 6], Window { dilation: [3, 1], ..SAME });

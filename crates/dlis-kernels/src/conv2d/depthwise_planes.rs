@@ -74,7 +74,10 @@ impl<S: Simd> Kernel for DepthwisePlanes<S> {
         })
         .and(|| {
             let shifted = Self::planes(op, &conv).is_some();
-            Support::when(shifted, "its window is a single tap, skips more than a column, or its map is too large")
+            Support::when(
+                shifted,
+                "its window is a single tap, skips more than a column, or its map or reach is too large",
+            )
         })
     }
 

@@ -14,6 +14,8 @@ const MAX_LEN: usize = 1 << 28;
 const MAX_SPLIT: usize = 16;
 /// Most elements of a channel's planes whose masks are kept.
 const MAX_SHIFTED: usize = 1 << 14;
+/// Most elements from the first that a channel's planes read to the last.
+const MAX_REACH: usize = 1 << 17;
 /// Sums are computed in multiples of this, so that small maps have no rest that vectors do not cover.
 const STEP: usize = 4;
 
@@ -117,7 +119,12 @@ impl Planes {
     fn as_shifted(&self) -> Option<Shifted> {
         let [rows, columns] = &self.axes;
         let in_line = self.pitch == columns.output && columns.stride <= 2;
-        if !in_line || self.in_place || self.channel() > MAX_SHIFTED {
+        // Padding, strides and windows that no layer has, but a stranger's file may.
+        let small = |axis: &Axis| {
+            let reach = axis.kernel.saturating_mul(axis.dilation).max(axis.stride).max(axis.before);
+            reach.max(axis.input) <= MAX_SHIFTED
+        };
+        if !in_line || self.in_place || self.channel() > MAX_SHIFTED || !self.axes.iter().all(small) {
             return None;
         }
         // Where nothing is skipped a plane is one run.
@@ -139,7 +146,7 @@ impl Planes {
         let first = starts.iter().map(|&(from, _)| from).min()?;
         let runs: Vec<Run> = starts.iter().map(|&(from, len)| Run { from: from.abs_diff(first), len }).collect();
         let reach = runs.iter().map(|run| run.from + run.len * columns.stride).max()?;
-        Some(Shifted { first, reach, runs, masks })
+        (reach <= MAX_REACH).then_some(Shifted { first, reach, runs, masks })
     }
 
     /// How a channel is copied, where its rows are taken as they stand.
@@ -328,24 +335,26 @@ impl Work for Fill<'_> {
         let Self { planes, image, first, channels } = self;
         let pixels = planes.axes[0].input * planes.axes[1].input;
         for (channel, to) in (first..).zip(channels.chunks_exact_mut(planes.channel())) {
-            let copied = planes.shifted.as_ref().is_some_and(|shifted| {
+            // What the first channels' and the last ones' planes would read lies outside of the image.
+            let shifted = planes.shifted.as_ref().and_then(|shifted| {
                 let start = (channel * pixels).wrapping_add_signed(shifted.first);
-                let from = image.get(start..start.wrapping_add(shifted.reach));
-                from.is_some_and(|from| shifted.fill(simd, planes.axes[1].stride, from, to))
+                Some((shifted, image.get(start..start.wrapping_add(shifted.reach))?))
             });
-            if !copied {
-                for (index, plane) in to.chunks_exact_mut(planes.plane).enumerate() {
-                    planes.fill_plane(image, planes.phase_of(channel, index), plane);
-                }
+            if let Some((shifted, from)) = shifted {
+                shifted.fill(simd, planes.axes[1].stride, from, to);
+                continue;
+            }
+            for (index, plane) in to.chunks_exact_mut(planes.plane).enumerate() {
+                planes.fill_plane(image, planes.phase_of(channel, index), plane);
             }
         }
     }
 }
 
 impl Shifted {
-    /// Copies the planes of a channel from `reach` elements, `stride` of which are a step. Always succeeds.
+    /// Copies the planes of a channel from the `reach` elements that they read, `stride` of which are a step.
     #[inline(always)]
-    fn fill<S: Simd>(&self, simd: S, stride: usize, from: &[f32], to: &mut [f32]) -> bool {
+    fn fill<S: Simd>(&self, simd: S, stride: usize, from: &[f32], to: &mut [f32]) {
         assert!(stride <= 2 && self.masks.len() == to.len() && from.len() == self.reach, "one channel");
         let mut begin = 0;
         for run in &self.runs {
@@ -363,7 +372,6 @@ impl Shifted {
             }
             begin += run.len;
         }
-        true
     }
 }
 

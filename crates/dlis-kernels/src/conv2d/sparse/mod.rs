@@ -154,7 +154,9 @@ impl<S: Simd> DirectSparse<S> {
             Weight::Bsr(bsr) => bsr.block_columns().len(),
             _ => weight.elements(),
         };
-        let columns = columns(&conv, &planes, (tile, height), images, nonzeros * height / conv.out_channels);
+        // The sums of as many rows as there is room for, however long a tile is.
+        let together = (MAX_SUMS / (height * most_vectors::<T>(height) * T::LANES)).clamp(1, MOST_TOGETHER);
+        let columns = columns(&conv, &planes, (tile, together), images, nonzeros * height / conv.out_channels);
         let per_group = conv.out_channels / conv.groups;
         let entries = match weight {
             Weight::Csr(csr) => Entries::of_csr(csr, &columns),
@@ -196,7 +198,7 @@ impl<S: Simd> DirectSparse<S> {
 
 /// How the columns of a group's weights meet the input, for tiles of this many outputs and rows of this many
 /// entries.
-fn columns(conv: &Conv2d, planes: &Planes, (tile, height): (usize, usize), images: usize, of_row: usize) -> Columns {
+fn columns(conv: &Conv2d, planes: &Planes, (tile, together): (usize, usize), images: usize, of_row: usize) -> Columns {
     let depth = conv.in_channels / conv.groups;
     let places: Vec<u32> = planes.offsets(depth).iter().map(|&at| u32::try_from(at).unwrap_or(0)).collect();
     // As many channels as the cache has room for, but not so many that a place takes more than 16 bits.
@@ -206,7 +208,6 @@ fn columns(conv: &Conv2d, planes: &Planes, (tile, height): (usize, usize), image
     let parts = depth.div_ceil((part_bytes / read).max(1)).min(of_row / PART_ENTRIES);
     let parts = parts.max((depth * channel).div_ceil(1 << 16)).clamp(1, depth);
     let channels = depth.div_ceil(parts);
-    let together = (MAX_SUMS / (height * tile)).clamp(1, MOST_TOGETHER);
     Columns { places, part: channels * conv.window.taps(), part_len: channels * channel, together }
 }
 
@@ -464,15 +465,16 @@ impl<P: Simd> Tile<'_, P> {
     /// Finishes and writes those sums of one channel that are outputs.
     #[inline(always)]
     fn store<S: Simd>(&self, simd: S, channel: usize, bias: f32, sums: &[f32]) {
-        let PreparedSparse { output, planes, .. } = self.prepared;
-        let (first, count) = self.extent();
+        let PreparedSparse { output, planes, lines, .. } = self.prepared;
         let plane = (self.images.start * output.channels + channel) * output.pixels();
-        if planes.pitch() == output.width {
-            self.put(simd, plane + first, bias, &sums[..count]);
+        if lines.vectors > 0 {
+            // Whole lines, nothing between them.
+            self.put(simd, plane + self.vectors.start * P::LANES, bias, sums);
             return;
         }
-        if self.prepared.lines.vectors > 0 {
-            self.put(simd, plane + first, bias, sums);
+        let (first, count) = self.extent();
+        if planes.pitch() == output.width {
+            self.put(simd, plane + first, bias, &sums[..count]);
             return;
         }
         for y in self.rows_between(first, first + count) {
