@@ -152,7 +152,7 @@ impl DeviceKernel for Persistent {
         }
         // What larger batches gain elsewhere is lost here.
         match op.output.batch {
-            0..=FEW_IMAGES => 0.9,
+            few if few <= FEW_IMAGES => 0.9,
             ..=16 => 0.2,
             _ => 0.01,
         }
