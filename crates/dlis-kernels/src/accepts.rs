@@ -47,6 +47,14 @@ impl Accepts {
     }
 }
 
+/// What the names of kernels call a format of weights.
+pub(crate) const fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::DenseF32 => "dense",
+        format => format.name(),
+    }
+}
+
 /// The answer to an operation of another kind.
 pub(crate) fn another_operation() -> Support {
     Support::No("it executes another operation".into())

@@ -16,7 +16,7 @@ use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
 use super::planes::{Planes, Shifted};
-use super::tile::rectify;
+use super::tile::{operands, rectify};
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
 use crate::half::widen;
@@ -38,11 +38,7 @@ struct DepthwisePlanes<S> {
 
 impl<S: Simd> DepthwisePlanes<S> {
     const fn new(format: Format) -> Self {
-        let name = match format {
-            Format::DenseF32 => "dense",
-            format => format.name(),
-        };
-        let id = KernelId::new("conv2d", "f32", name, "depthwise-planes", S::LEVEL.name());
+        let id = KernelId::new("conv2d", "f32", accepts::format_name(format), "depthwise-planes", S::LEVEL.name());
         Self { id, format, level: std::marker::PhantomData }
     }
 
@@ -153,13 +149,7 @@ impl<S: Simd> Prepared for PreparedPlanes<S> {
     }
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        let input = io.input(0);
-        assert!(
-            input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
-            "tensors of the operation"
-        );
-        let (input, residual) = (input.f32(), io.residual().map(|residual| residual.f32()));
-        assert_eq!(residual.is_some(), self.epilogue.residual);
+        let (input, residual) = operands(io, &self.input, &self.output, &self.epilogue);
         let Some(shifted) = self.planes.shifted() else { return };
         let (_, worker_len, workers) = scratch.f32();
         let pixels = self.output.pixels();

@@ -23,7 +23,7 @@ use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_model::{Conv2d, Window};
 
-use super::tile::{Block, COLUMNS, Geometry, rows_of, with_rows};
+use super::tile::{Block, COLUMNS, Geometry, operands, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
@@ -203,11 +203,11 @@ impl<S: Simd> Prepared for PreparedGemm<S> {
         let tensors = match &self.padded {
             None => geometry.tensors(io),
             Some(padded) => {
-                assert!(io.input(0).spec().same_bytes(&padded.from), "tensors of the operation");
+                let (images, residual) = operands(io, &padded.from, &geometry.output, &geometry.epilogue);
                 let (to, _, _) = scratch.f32();
                 let to = &mut to[..padded.to.elements()];
-                padded.fill(io.input(0).f32(), to, parallel);
-                geometry.tensors_of(to, io)
+                padded.fill(images, to, parallel);
+                geometry.tensors_of((to, residual), io)
             }
         };
         let columns = geometry.columns::<S>();

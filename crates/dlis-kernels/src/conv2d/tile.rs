@@ -41,21 +41,17 @@ impl Geometry {
 
     /// The memory of a call, which must be of these tensors.
     pub(super) fn tensors<'a>(&self, io: &'a mut Io<'_>) -> Tensors<'a> {
-        let input = io.input(0);
-        assert!(input.spec().same_bytes(&self.input), "tensors of the operation");
-        self.tensors_of(input.f32(), io)
+        self.tensors_of(operands(io, &self.input, &self.output, &self.epilogue), io)
     }
 
-    /// The memory of a call whose input was copied to here, as this geometry's.
-    pub(super) fn tensors_of<'a>(&self, input: &'a [f32], io: &'a mut Io<'_>) -> Tensors<'a> {
-        let residual = io.residual();
-        assert!(
-            input.len() >= self.input.elements() && io.output_spec().same_bytes(&self.output),
-            "tensors of the operation"
-        );
-        assert_eq!(residual.is_some(), self.epilogue.residual, "a residual where the operation has one");
-        let output = Disjoint::new(io.output().f32());
-        Tensors { input, residual: residual.map(|residual| residual.f32()), output }
+    /// The memory of a call of these operands, of which the input may have been copied.
+    pub(super) fn tensors_of<'a>(
+        &self,
+        (input, residual): (&'a [f32], Option<&'a [f32]>),
+        io: &'a mut Io<'_>,
+    ) -> Tensors<'a> {
+        assert!(input.len() >= self.input.elements(), "an input of this geometry");
+        Tensors { input, residual, output: Disjoint::new(io.output().f32()) }
     }
 
     /// As many zeros as a group has channels.
@@ -213,6 +209,19 @@ impl Geometry {
             }
         }
     }
+}
+
+/// Input and residual of a call, whose tensors must be these.
+pub(super) fn operands<'a>(
+    io: &Io<'a>,
+    input: &TensorSpec,
+    output: &TensorSpec,
+    epilogue: &Epilogue,
+) -> (&'a [f32], Option<&'a [f32]>) {
+    let (from, residual) = (io.input(0), io.residual());
+    assert!(from.spec().same_bytes(input) && io.output_spec().same_bytes(output), "tensors of the operation");
+    assert_eq!(residual.is_some(), epilogue.residual, "a residual where the operation has one");
+    (from.f32(), residual.map(|residual| residual.f32()))
 }
 
 /// The memory of one call.

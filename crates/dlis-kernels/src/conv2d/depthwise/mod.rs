@@ -17,7 +17,7 @@ use dlis_model::{Activation, Conv2d};
 
 use self::three::Three;
 use super::decoded::Packed;
-use super::tile::rectify;
+use super::tile::{operands, rectify};
 use crate::accepts::{self, Accepts};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
@@ -37,11 +37,7 @@ pub(crate) struct Depthwise<S> {
 
 impl<S: Simd> Depthwise<S> {
     const fn new(format: Format) -> Self {
-        let name = match format {
-            Format::DenseF32 => "dense",
-            format => format.name(),
-        };
-        let id = KernelId::new("conv2d", "f32", name, "depthwise", S::LEVEL.name());
+        let id = KernelId::new("conv2d", "f32", accepts::format_name(format), "depthwise", S::LEVEL.name());
         Self { id, format, level: std::marker::PhantomData }
     }
 }
@@ -140,13 +136,7 @@ impl<S: Simd> Prepared for PreparedDepthwise<S> {
     }
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        let input = io.input(0);
-        assert!(
-            input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
-            "tensors of the operation"
-        );
-        let (input, residual) = (input.f32(), io.residual().map(|residual| residual.f32()));
-        assert_eq!(residual.is_some(), self.epilogue.residual);
+        let (input, residual) = operands(io, &self.input, &self.output, &self.epilogue);
         let (decoded, _, _) = scratch.f32();
         let weights = match &self.weights {
             Weights::Dense(weights) => weights.f32(),
@@ -280,14 +270,8 @@ impl<P: Simd> Row<'_, P> {
                 }
                 sums
             };
-            for (pixel, mut sum) in sums.into_iter().enumerate() {
-                let range = (x + pixel) * channels + channel..(x + pixel) * channels + channel + S::LANES;
-                if let Some(residual) = self.residual {
-                    // SAFETY: the slice is one vector.
-                    sum = simd.add(sum, unsafe { simd.load(residual[range.clone()].as_ptr()) });
-                }
-                // SAFETY: the slice is one vector.
-                unsafe { simd.store(self.to[range].as_mut_ptr(), rectify(simd, epilogue.activation, sum)) };
+            for (pixel, sum) in sums.into_iter().enumerate() {
+                self.put(simd, (x + pixel) * channels + channel, sum);
             }
         }
         for channel in whole..channels {
@@ -306,6 +290,18 @@ impl<P: Simd> Row<'_, P> {
                 };
             }
         }
+    }
+
+    /// Finishes and writes one vector of the row but for a sigmoid.
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, simd: S, at: usize, mut sum: S::Vector) {
+        if let Some(residual) = self.residual {
+            // SAFETY: the slice is one vector.
+            sum = simd.add(sum, unsafe { simd.load(residual[at..at + S::LANES].as_ptr()) });
+        }
+        let sum = rectify(simd, self.prepared.epilogue.activation, sum);
+        // SAFETY: the slice is one vector.
+        unsafe { simd.store(self.to[at..at + S::LANES].as_mut_ptr(), sum) };
     }
 
     /// What vectors have not done of the epilogue.

@@ -11,7 +11,6 @@ use dlis_model::Conv2d;
 
 use super::Row;
 use crate::axis::Axis;
-use crate::conv2d::tile::rectify;
 use crate::simd::Simd;
 
 /// Taps of an axis.
@@ -144,17 +143,5 @@ impl<P: Simd> Row<'_, P> {
             self.put(simd, run.x * channels + channel, sum);
         }
         1
-    }
-
-    /// Finishes and writes one vector of the row but for a sigmoid.
-    #[inline(always)]
-    fn put<S: Simd>(&mut self, simd: S, at: usize, mut sum: S::Vector) {
-        if let Some(residual) = self.residual {
-            // SAFETY: the slice is one vector.
-            sum = simd.add(sum, unsafe { simd.load(residual[at..at + S::LANES].as_ptr()) });
-        }
-        let sum = rectify(simd, self.prepared.epilogue.activation, sum);
-        // SAFETY: the slice is one vector.
-        unsafe { simd.store(self.to[at..at + S::LANES].as_mut_ptr(), sum) };
     }
 }

@@ -35,7 +35,7 @@ use self::entries::{Chunk, Columns, Entries};
 use self::tile::{Lines, MAX_SUMS, QUAD, Row, ZEROS, most_vectors};
 use super::implicit_gemm::as_conv;
 use super::planes::Planes;
-use super::tile::rectify;
+use super::tile::{operands, rectify};
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
 #[cfg(target_arch = "x86_64")]
@@ -260,13 +260,7 @@ impl<S: Simd> Prepared for PreparedSparse<S> {
     }
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        let input = io.input(0);
-        assert!(
-            input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
-            "tensors of the operation"
-        );
-        let (input, residual) = (input.f32(), io.residual().map(|residual| residual.f32()));
-        assert_eq!(residual.is_some(), self.epilogue.residual);
+        let (input, residual) = operands(io, &self.input, &self.output, &self.epilogue);
         let (padded, _, _) = scratch.f32();
         let output = Disjoint::new(io.output().f32());
         // A tile is of neighbouring lines, or of neighbouring vectors.
