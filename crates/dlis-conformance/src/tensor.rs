@@ -53,11 +53,10 @@ impl Tensor {
 
     /// The values in the order of this layout.
     pub fn in_layout(&self, layout: Layout) -> Vec<f32> {
-        let [image, channel, row, column] = self.spec(layout).strides();
+        let spec = self.spec(layout);
         let mut out = vec![0.0; self.values.len()];
         for (index, &value) in indices(self.dims).zip(&self.values) {
-            let [n, c, y, x] = index;
-            out[n * image + c * channel + y * row + x * column] = value;
+            out[spec.offset(index)] = value;
         }
         out
     }
@@ -68,11 +67,10 @@ impl Tensor {
     ///
     /// If the values are not as many as the extents say.
     pub fn from_layout(dims: [usize; 4], layout: Layout, values: &[f32]) -> Self {
-        let [image, channel, row, column] = spec(dims, layout).strides();
-        let values = if layout == Layout::Nchw {
-            values.to_vec()
-        } else {
-            indices(dims).map(|[n, c, y, x]| values[n * image + c * channel + y * row + x * column]).collect()
+        let spec = spec(dims, layout);
+        let values = match layout {
+            Layout::Nchw => values.to_vec(),
+            Layout::Nhwc | Layout::Nhwc16n => indices(dims).map(|index| values[spec.offset(index)]).collect(),
         };
         Self::new(dims, values)
     }

@@ -87,7 +87,6 @@ impl Ready {
     /// The sum over these input channels.
     fn sum(&self, input: &[f32], [n, out, y, x]: [usize; 4], channels: Range<usize>) -> f32 {
         let (spec, window) = (self.op.inputs[0], self.conv.window);
-        let [image, channel, row, column] = spec.strides();
         let mut padding = window.padding;
         if self.fault == Fault::SwapsPaddings {
             padding.swap(0, 2);
@@ -106,7 +105,7 @@ impl Ready {
                         continue;
                     }
                     let tap = ((out * self.conv.in_channels + c) * window.kernel[0] + ky) * window.kernel[1] + kx;
-                    sum += input[n * image + c * channel + iy * row + ix * column] * self.weight[tap];
+                    sum += input[spec.offset([n, c, iy, ix])] * self.weight[tap];
                 }
             }
         }
@@ -130,7 +129,6 @@ impl Prepared for Ready {
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let spec = self.op.output;
-        let [image, channel, row, column] = spec.strides();
         let (input, residual) = (io.input(0).f32(), io.residual());
         let threads = parallel.threads();
         let (shared, _, _) = scratch.f32();
@@ -156,7 +154,7 @@ impl Prepared for Ready {
                     for x in 0..spec.width {
                         let at = match self.fault {
                             Fault::IgnoresLayout => ((n * spec.channels + out) * spec.height + y) * spec.width + x,
-                            _ => n * image + out * channel + y * row + x * column,
+                            _ => spec.offset([n, out, y, x]),
                         };
                         let channels = self.conv.in_channels;
                         let index = [n, out, y, x];

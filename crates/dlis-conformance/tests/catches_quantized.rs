@@ -83,7 +83,6 @@ fn narrow(x: f64) -> f32 {
 impl Ready {
     fn sum(&self, input: &[u8], [n, out, y, x]: [usize; 4]) -> i32 {
         let (spec, window) = (self.op.inputs[0], self.conv.window);
-        let [image, channel, row, column] = spec.strides();
         let mut products = Vec::new();
         for c in 0..self.conv.in_channels {
             for ky in 0..window.kernel[0] {
@@ -92,7 +91,7 @@ impl Ready {
                     let ix = (x * window.stride[1] + kx * window.dilation[1]).wrapping_sub(window.padding[1]);
                     let inside = iy < spec.height && ix < spec.width;
                     let byte = match inside {
-                        true => input[n * image + c * channel + iy * row + ix * column],
+                        true => input[spec.offset([n, c, iy, ix])],
                         false if self.fault == Fault::CountsPaddingAsByteZero => 0,
                         false => self.input.zero_point(),
                     };
@@ -180,13 +179,12 @@ impl Prepared for Ready {
 
     fn run(&self, io: &mut Io<'_>, _: &mut Scratch<'_>, _: Parallel<'_>) {
         let spec = self.op.output;
-        let [image, channel, row, column] = spec.strides();
         let (input, residual) = (io.input(0).u8(), io.residual());
         for n in 0..spec.batch {
             for out in 0..spec.channels {
                 for y in 0..spec.height {
                     for x in 0..spec.width {
-                        let at = n * image + out * channel + y * row + x * column;
+                        let at = spec.offset([n, out, y, x]);
                         let sum = self.sum(input, [n, out, y, x]);
                         if spec.dtype == DType::U8 {
                             let residual = residual.map(|residual| residual.u8()[at]);

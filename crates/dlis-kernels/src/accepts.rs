@@ -19,8 +19,11 @@ pub(crate) struct Accepts {
 }
 
 impl Accepts {
-    /// Both layouts, no weight, no epilogue.
-    pub(crate) const PLAIN: Self = Self { layouts: &Layout::ALL, weight: None, residual: false, activation: false };
+    /// The strided layouts, no weight, no epilogue.
+    pub(crate) const PLAIN: Self = Self { layouts: &Layout::STRIDED, weight: None, residual: false, activation: false };
+
+    /// Every layout, no weight, no epilogue.
+    pub(crate) const ANY_LAYOUT: Self = Self { layouts: &Layout::ALL, ..Self::PLAIN };
 
     /// Checks everything but the operation's kind.
     pub(crate) fn check(&self, op: &OpSpec) -> Support {
@@ -39,10 +42,7 @@ impl Accepts {
                 })
             })
             .and(|| support::f32_tensors(op))
-            .and(|| match self.layouts {
-                [layout] => support::layout(op, *layout),
-                _ => Support::when(op.common_layout().is_some(), "its tensors must be of one layout"),
-            })
+            .and(|| support::layouts(op, self.layouts))
             .and(|| Support::when(op.extents_agree(), "the extents of its tensors do not fit together"))
     }
 }

@@ -1,13 +1,13 @@
 //! Concatenation along the channels.
 
 use dlis_backend::{
-    Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
-    Support,
+    Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch, Support,
 };
 use dlis_hw::Hardware;
 
 use crate::accepts::{self, Accepts};
 use crate::blocks::{BLOCK, for_each_block};
+use crate::fold::{Order, folded};
 
 /// `concat/f32/none/copy/portable`.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Kernel for Concat {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Concat = op.operation else { return accepts::another_operation() };
-        Accepts::PLAIN.check(op)
+        Accepts::ANY_LAYOUT.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -28,10 +28,10 @@ impl Kernel for Concat {
     }
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        match (op.common_layout(), self.support(op, hw)) {
-            (Some(layout), Support::Yes) => {
-                let channels = op.inputs.iter().map(|input| input.channels).collect();
-                Ok(Box::new(PreparedConcat { layout, channels, pixels: op.output.pixels() }))
+        match (folded(op), self.support(op, hw)) {
+            (Some((order, folded)), Support::Yes) => {
+                let channels = folded.inputs.iter().map(|input| input.channels).collect();
+                Ok(Box::new(PreparedConcat { order, channels, pixels: op.output.pixels() }))
             }
             (_, support) => Err(accepts::unsupported(self, op, support)),
         }
@@ -40,7 +40,7 @@ impl Kernel for Concat {
 
 #[derive(Debug)]
 struct PreparedConcat {
-    layout: Layout,
+    order: Order,
     /// Channels of each input.
     channels: Vec<usize>,
     pixels: usize,
@@ -52,7 +52,7 @@ impl Prepared for PreparedConcat {
     }
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        let mut places = Places::new(self.layout, self.pixels, self.channels.iter().sum());
+        let mut places = Places::new(self.order, self.pixels, self.channels.iter().sum());
         for (index, &channels) in self.channels.iter().enumerate() {
             let input = io.input(index).f32();
             places.fill(channels, input, io.output().f32(), parallel, |from, to| to.copy_from_slice(from));
@@ -63,7 +63,7 @@ impl Prepared for PreparedConcat {
 /// Where the inputs of a concatenation go in its output, one after another.
 #[derive(Debug)]
 pub(crate) struct Places {
-    layout: Layout,
+    order: Order,
     pixels: usize,
     /// Channels of the output.
     total: usize,
@@ -72,8 +72,8 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    pub(crate) fn new(layout: Layout, pixels: usize, total: usize) -> Self {
-        Self { layout, pixels, total, start: 0 }
+    pub(crate) fn new(order: Order, pixels: usize, total: usize) -> Self {
+        Self { order, pixels, total, start: 0 }
     }
 
     /// Brings the next input, of so many channels, to its place by `copy(from, to)`.
@@ -85,10 +85,10 @@ impl Places {
         parallel: Parallel<'_>,
         copy: impl Fn(&[T], &mut [T]) + Sync,
     ) {
-        let Self { layout, pixels, total, start } = *self;
-        match layout {
+        let Self { order, pixels, total, start } = *self;
+        match order {
             // An input's planes of one image stay together.
-            Layout::Nchw => {
+            Order::Planes => {
                 let (len, start) = (channels * pixels, start * pixels);
                 for (input, output) in input.chunks(len).zip(output.chunks_mut(total * pixels)) {
                     for_each_block(parallel, &mut output[start..start + len], BLOCK, |elements, output| {
@@ -98,7 +98,7 @@ impl Places {
             }
             // A pixel's channels are gathered from all inputs. Looking an input up costs, so one is copied at a
             // time; a worker's pixels stay in its cache from one to the next.
-            Layout::Nhwc => parallel.for_each_row(output, total, |_, first, output| {
+            Order::Pixels => parallel.for_each_row(output, total, |_, first, output| {
                 let inputs = input[first * channels..].chunks(channels);
                 for (pixel, input) in output.chunks_mut(total).zip(inputs) {
                     copy(input, &mut pixel[start..start + channels]);
@@ -113,16 +113,17 @@ pub(crate) static KERNELS: &[&dyn Kernel] = &[&Concat];
 
 #[cfg(test)]
 mod tests {
-    use dlis_backend::{Epilogue, TensorSpec};
+    use dlis_backend::{Epilogue, Layout, TensorSpec};
 
     use super::*;
-    use crate::testing::{at, build, integers, run};
+    use crate::testing::{at, batch_of, build, integers, run};
 
     #[test]
-    fn channels_follow_one_another_in_both_layouts() {
+    fn channels_follow_one_another_in_every_layout() {
         for layout in Layout::ALL {
             for [height, width] in [[1, 1], [3, 5], [70, 80]] {
-                let specs = [3, 1, 8].map(|channels| TensorSpec::f32(2, [channels, height, width], layout));
+                let specs =
+                    [3, 1, 8].map(|channels| TensorSpec::f32(batch_of(layout), [channels, height, width], layout));
                 let output = TensorSpec { channels: 12, ..specs[0] };
                 let (operation, epilogue) = (Operation::Concat, Epilogue::NONE);
                 let op = OpSpec { operation, inputs: specs.to_vec(), output, epilogue, weight: None };

@@ -2,8 +2,8 @@
 //! channel.
 
 use dlis_backend::{
-    AlignedBytes, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError,
-    Prepared, Scratch, Support,
+    AlignedBytes, Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared,
+    Scratch, Support,
 };
 use dlis_formats::Format;
 use dlis_hw::Hardware;
@@ -12,6 +12,7 @@ use dlis_model::Activation;
 use crate::accepts::{self, Accepts};
 use crate::blocks::{BLOCK, for_each_block};
 use crate::epilogue::activate;
+use crate::fold::{Order, folded};
 
 /// `add/f32/none/direct/portable`.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Kernel for Add {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Add = op.operation else { return accepts::another_operation() };
-        Accepts { activation: true, ..Accepts::PLAIN }.check(op)
+        Accepts { activation: true, ..Accepts::ANY_LAYOUT }.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -78,7 +79,7 @@ impl Kernel for Activate {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Activation(_) = op.operation else { return accepts::another_operation() };
-        Accepts::PLAIN.check(op)
+        Accepts::ANY_LAYOUT.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -112,30 +113,35 @@ impl Prepared for PreparedActivate {
     }
 }
 
-/// Runs that are multiplied alike: planes by one factor each in NCHW, pixels by all channels' factors in NHWC.
+/// Runs that are multiplied alike: planes by one factor each in NCHW, pixels by all channels' factors in NHWC, where
+/// images are lanes by those of a group of images.
 #[derive(Clone, Copy, Debug)]
 struct Runs {
-    layout: Layout,
+    order: Order,
+    /// Of the folded tensors.
     channels: usize,
     pixels: usize,
 }
 
 impl Runs {
     fn of(op: &OpSpec) -> Option<Self> {
-        let layout = op.common_layout()?;
-        Some(Self { layout, channels: op.output.channels, pixels: op.output.pixels() })
+        let (order, folded) = folded(op)?;
+        Some(Self { order, channels: folded.output.channels, pixels: folded.output.pixels() })
     }
 
     /// Elements of one run.
     fn len(&self) -> usize {
-        if self.layout == Layout::Nchw { self.pixels } else { self.channels }
+        match self.order {
+            Order::Planes => self.pixels,
+            Order::Pixels => self.channels,
+        }
     }
 
     /// The image and the channels of a run.
     fn place(&self, run: usize) -> (usize, std::ops::Range<usize>) {
-        match self.layout {
-            Layout::Nchw => (run / self.channels, run % self.channels..run % self.channels + 1),
-            Layout::Nhwc => (run / self.pixels, 0..self.channels),
+        match self.order {
+            Order::Planes => (run / self.channels, run % self.channels..run % self.channels + 1),
+            Order::Pixels => (run / self.pixels, 0..self.channels),
         }
     }
 }
@@ -147,7 +153,7 @@ impl Kernel for Affine {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Affine = op.operation else { return accepts::another_operation() };
-        Accepts { weight: Some(Format::DenseF32), activation: true, ..Accepts::PLAIN }.check(op)
+        Accepts { weight: Some(Format::DenseF32), activation: true, ..Accepts::ANY_LAYOUT }.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -157,13 +163,23 @@ impl Kernel for Affine {
     fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         match (Runs::of(op), self.support(op, hw)) {
             (Some(runs), Support::Yes) => {
-                let scale = accepts::dense_f32(self, weights, &[runs.channels])?;
-                let shift = accepts::bias(self, weights, runs.channels)?;
+                let channels = op.output.channels;
+                let scale = accepts::dense_f32(self, weights, &[channels])?;
+                let shift = accepts::bias(self, weights, channels)?;
+                // A channel of each of several images is a channel by itself in folded tensors.
+                let images = runs.channels / channels;
+                let [scale, shift] = [scale, shift].map(|factors| repeated(&factors, images));
                 Ok(Box::new(PreparedAffine { runs, activation: op.epilogue.activation, scale, shift }))
             }
             (_, support) => Err(accepts::unsupported(self, op, support)),
         }
     }
+}
+
+/// Each value so many times.
+fn repeated(values: &AlignedBytes, times: usize) -> AlignedBytes {
+    let values = values.f32().iter().flat_map(|&value| std::iter::repeat_n(value, times));
+    AlignedBytes::from_f32(&values.collect::<Vec<f32>>())
 }
 
 #[derive(Debug)]
@@ -208,7 +224,7 @@ impl Kernel for Scale {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Scale = op.operation else { return accepts::another_operation() };
-        Accepts::PLAIN.check(op)
+        Accepts::ANY_LAYOUT.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -255,16 +271,18 @@ pub(crate) static KERNELS: &[&dyn Kernel] = &[&Add, &Activate, &Affine, &Scale];
 
 #[cfg(test)]
 mod tests {
-    use dlis_backend::{Epilogue, TensorSpec};
+    use dlis_backend::{Epilogue, Layout, TensorSpec};
     use dlis_formats::Weight;
     use ndarray::ArrayD;
 
     use super::*;
-    use crate::testing::{at, build, integers, run};
+    use crate::testing::{at, batch_of, build, integers, run};
 
     fn specs() -> impl Iterator<Item = TensorSpec> {
         let extents = [[1, 1, 1], [3, 1, 1], [5, 4, 3], [1, 6, 2], [17, 40, 20]];
-        Layout::ALL.into_iter().flat_map(move |layout| extents.map(|extents| TensorSpec::f32(2, extents, layout)))
+        Layout::ALL
+            .into_iter()
+            .flat_map(move |layout| extents.map(|extents| TensorSpec::f32(batch_of(layout), extents, layout)))
     }
 
     fn spec(operation: Operation, inputs: &[TensorSpec], activation: Option<Activation>) -> OpSpec {
@@ -295,7 +313,7 @@ mod tests {
     fn factors_are_those_of_the_channel() {
         for tensor in specs() {
             let channels = tensor.channels;
-            let (x, factors) = (integers(tensor.elements(), 1), integers(2 * channels, 2));
+            let (x, factors) = (integers(tensor.elements(), 1), integers(tensor.batch * channels, 2));
             let shift = integers(channels, 3);
             let weight = Weight::F32(ArrayD::from_shape_vec(vec![channels], factors[..channels].to_vec()).unwrap());
             let op = spec(Operation::Affine, &[tensor], Some(Activation::Relu));
@@ -305,8 +323,10 @@ mod tests {
             });
             assert_eq!(run(&Affine, &op, weights, &[&x], None), expected, "{op}");
 
-            let op = spec(Operation::Scale, &[tensor, TensorSpec { height: 1, width: 1, ..tensor }], None);
-            let expected = build(&tensor, |place| at(&tensor, &x, place) * factors[place[0] * channels + place[1]]);
+            let pixel = TensorSpec { height: 1, width: 1, ..tensor };
+            let op = spec(Operation::Scale, &[tensor, pixel], None);
+            let expected =
+                build(&tensor, |place| at(&tensor, &x, place) * at(&pixel, &factors, [place[0], place[1], 0, 0]));
             assert_eq!(run(&Scale, &op, OpWeights::default(), &[&x, &factors], None), expected, "{op}");
         }
     }

@@ -42,6 +42,7 @@ mod concat;
 mod conv2d;
 mod elementwise;
 mod epilogue;
+mod fold;
 mod half;
 mod linear;
 mod pool;

@@ -21,7 +21,7 @@ const SUMS: usize = 16;
 struct Dot;
 
 const ACCEPTS: Accepts =
-    Accepts { layouts: &Layout::ALL, weight: Some(Format::DenseF32), residual: true, activation: true };
+    Accepts { layouts: &Layout::STRIDED, weight: Some(Format::DenseF32), residual: true, activation: true };
 
 impl Kernel for Dot {
     fn id(&self) -> KernelId {

@@ -1,17 +1,17 @@
-//! Pooling over windows and over whole maps, in both layouts.
+//! Pooling over windows and over whole maps, in every layout.
 //!
 //! A tensor is taken as `[outer, height, width, inner]`: planes of single values in NCHW, images of vectors of
-//! channels in NHWC. One loop nest then serves both.
+//! channels in NHWC, groups of images of such vectors where images are lanes. One loop nest then serves all.
 
 use dlis_backend::{
-    Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
-    Support,
+    Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch, Support,
 };
 use dlis_hw::Hardware;
 
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
 use crate::blocks::for_each_block;
+use crate::fold::{Order, folded};
 
 /// What is made of the elements of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +37,10 @@ fn prepare_window(
     reduction: Reduction,
 ) -> Result<Box<dyn Prepared>, PrepareError> {
     let support = kernel.support(op, hw);
-    match (op.operation, op.common_layout()) {
-        (Operation::MaxPool(pool) | Operation::AvgPool(pool), Some(layout)) if support.is_yes() => {
+    match (op.operation, folded(op)) {
+        (Operation::MaxPool(pool) | Operation::AvgPool(pool), Some((order, folded))) if support.is_yes() => {
             let axes = Axis::both(&pool.window, &op.inputs[0], &op.output);
-            let inner = if layout == Layout::Nhwc { op.output.channels } else { 1 };
+            let inner = order.inner(folded.output.channels);
             Ok(Box::new(PreparedPool { axes, inner, reduction }))
         }
         _ => Err(accepts::unsupported(kernel, op, support)),
@@ -54,7 +54,7 @@ impl Kernel for MaxPool {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::MaxPool(_) = op.operation else { return accepts::another_operation() };
-        Accepts::PLAIN.check(op)
+        Accepts::ANY_LAYOUT.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -73,7 +73,7 @@ impl Kernel for AvgPool {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::AvgPool(_) = op.operation else { return accepts::another_operation() };
-        Accepts::PLAIN.check(op)
+        Accepts::ANY_LAYOUT.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -209,7 +209,7 @@ impl Kernel for GlobalAvgPool {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::GlobalAvgPool = op.operation else { return accepts::another_operation() };
-        Accepts::PLAIN.check(op)
+        Accepts::ANY_LAYOUT.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -218,10 +218,10 @@ impl Kernel for GlobalAvgPool {
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         let support = self.support(op, hw);
-        match op.common_layout() {
-            Some(layout) if support.is_yes() => {
-                let (pixels, channels) = (op.inputs[0].pixels(), op.output.channels);
-                Ok(Box::new(PreparedGlobal { pixels, channels, layout }))
+        match folded(op) {
+            Some((order, folded)) if support.is_yes() => {
+                let (pixels, channels) = (op.inputs[0].pixels(), folded.output.channels);
+                Ok(Box::new(PreparedGlobal { pixels, channels, order }))
             }
             _ => Err(accepts::unsupported(self, op, support)),
         }
@@ -232,7 +232,7 @@ impl Kernel for GlobalAvgPool {
 struct PreparedGlobal {
     pixels: usize,
     channels: usize,
-    layout: Layout,
+    order: Order,
 }
 
 impl Prepared for PreparedGlobal {
@@ -244,8 +244,8 @@ impl Prepared for PreparedGlobal {
         let input = io.input(0).f32();
         let output = io.output().f32();
         let pixels = self.pixels as f32;
-        match self.layout {
-            Layout::Nchw => parallel.for_each_row(output, 1, |_, first, means| {
+        match self.order {
+            Order::Planes => parallel.for_each_row(output, 1, |_, first, means| {
                 for (mean, plane) in means.iter_mut().zip(input[first * self.pixels..].chunks(self.pixels)) {
                     let (blocks, rest) = plane.as_chunks::<CHANNELS>();
                     let mut sums = [0.0; CHANNELS];
@@ -255,7 +255,7 @@ impl Prepared for PreparedGlobal {
                     *mean = (sums.iter().sum::<f32>() + rest.iter().sum::<f32>()) / pixels;
                 }
             }),
-            Layout::Nhwc => {
+            Order::Pixels => {
                 for (input, output) in input.chunks(self.pixels * self.channels).zip(output.chunks_mut(self.channels)) {
                     for_each_block(parallel, output, CHANNELS, |channels, means| {
                         means.fill(0.0);
@@ -274,11 +274,11 @@ pub(crate) static KERNELS: &[&dyn Kernel] = &[&MaxPool, &AvgPool, &GlobalAvgPool
 
 #[cfg(test)]
 mod tests {
-    use dlis_backend::{Epilogue, TensorSpec};
+    use dlis_backend::{Epilogue, Layout, TensorSpec};
     use dlis_model::{Pool, Window};
 
     use super::*;
-    use crate::testing::{at, build, integers, run};
+    use crate::testing::{at, batch_of, build, integers, run};
 
     fn spec(operation: Operation, input: TensorSpec, [height, width]: [usize; 2]) -> OpSpec {
         let output = TensorSpec { height, width, ..input };
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_window_gives_the_definition_in_both_layouts() {
+    fn every_window_gives_the_definition_in_every_layout() {
         let windows = [
             Window::square(2).with_stride(2),
             Window::square(3).with_stride(2).with_padding(1),
@@ -313,7 +313,7 @@ mod tests {
         for layout in Layout::ALL {
             for window in windows {
                 for [channels, height, width] in [[3, 4, 4], [1, 5, 7], [9, 8, 3], [2, 1, 1]] {
-                    let input = TensorSpec::f32(2, [channels, height, width], layout);
+                    let input = TensorSpec::f32(batch_of(layout), [channels, height, width], layout);
                     let Some(plane) = window.output([height, width]) else { continue };
                     let data = integers(input.elements(), 1);
                     let pool = Pool { window, include_padding: false };
@@ -345,9 +345,15 @@ mod tests {
         let window = Window::square(3).with_padding(1).with_stride(2);
         let pool = Pool { window, include_padding: false };
         for layout in Layout::ALL {
-            let input = TensorSpec::f32(1, [1, 4, 4], layout);
+            let batch = if layout == Layout::Nhwc16n { Layout::LANES } else { 1 };
+            let input = TensorSpec::f32(batch, [1, 4, 4], layout);
             let op = spec(Operation::MaxPool(pool), input, [2, 2]);
-            let max = |data: &[f32]| run(&MaxPool, &op, OpWeights::default(), &[data], None);
+            // Of the last image.
+            let max = |image: &[f32]| {
+                let data = build(&input, |[_, _, y, x]| image[y * 4 + x]);
+                let output = run(&MaxPool, &op, OpWeights::default(), &[&data], None);
+                [0, 1, 2, 3].map(|pixel| at(&op.output, &output, [batch - 1, 0, pixel / 2, pixel % 2]))
+            };
             let mut data = [-5.0; 16];
             assert_eq!(max(&data), [-5.0; 4]);
             data[0] = f32::NEG_INFINITY;
@@ -360,10 +366,10 @@ mod tests {
     }
 
     #[test]
-    fn means_of_maps_are_exact_in_both_layouts() {
+    fn means_of_maps_are_exact_in_every_layout() {
         for layout in Layout::ALL {
             for [channels, height, width] in [[1, 1, 1], [5, 4, 4], [17, 1, 8], [40, 8, 8], [3, 5, 7]] {
-                let input = TensorSpec::f32(2, [channels, height, width], layout);
+                let input = TensorSpec::f32(batch_of(layout), [channels, height, width], layout);
                 let data = integers(input.elements(), 1);
                 let op = spec(Operation::GlobalAvgPool, input, [1, 1]);
                 let expected = build(&op.output, |[n, c, ..]| {

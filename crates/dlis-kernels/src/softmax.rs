@@ -20,7 +20,7 @@ impl Kernel for Softmax {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Softmax = op.operation else { return accepts::another_operation() };
-        Accepts::PLAIN.check(op)
+        Accepts::ANY_LAYOUT.check(op)
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -51,10 +51,12 @@ impl Prepared for PreparedSoftmax {
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let input = io.input(0).f32();
-        // The fewest whole rows that a pixel lies within: itself, or in planes the image.
+        // The fewest elements that a pixel lies within: itself, or in planes the image.
         let (row, step) = match self.layout {
             Layout::Nhwc => (self.channels, 1),
             Layout::Nchw => (self.channels * self.pixels, self.pixels),
+            // Those of a group of images, each to itself.
+            Layout::Nhwc16n => (self.channels * Layout::LANES, Layout::LANES),
         };
         parallel.for_each_row(io.output().f32(), row, |_, first, outputs| {
             outputs.copy_from_slice(&input[first * row..][..outputs.len()]);
@@ -85,7 +87,7 @@ mod tests {
     use dlis_backend::{Epilogue, TensorSpec};
 
     use super::*;
-    use crate::testing::{at, build, integers, run};
+    use crate::testing::{at, batch_of, build, integers, run};
 
     fn spec(tensor: TensorSpec) -> OpSpec {
         let operation = Operation::Softmax;
@@ -97,7 +99,7 @@ mod tests {
     fn each_pixel_gets_its_own_distribution() {
         for layout in Layout::ALL {
             for extents in [[10, 1, 1], [3, 2, 5], [1, 3, 3]] {
-                let tensor = TensorSpec::f32(2, extents, layout);
+                let tensor = TensorSpec::f32(batch_of(layout), extents, layout);
                 let x = integers(tensor.elements(), 1);
                 let exp = |place| f64::from(at(&tensor, &x, place)).exp();
                 let expected = build(&tensor, |[n, c, y, x]| {

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use dlis_backend::{
-    AlignedBytes, Executor, Io, Kernel, OpSpec, OpWeights, Parallel, Schedule, Scratch, Serial, TensorSpec, View,
-    ViewMut,
+    AlignedBytes, Executor, Io, Kernel, Layout, OpSpec, OpWeights, Parallel, Schedule, Scratch, Serial, TensorSpec,
+    View, ViewMut,
 };
 use dlis_hw::Hardware;
 
@@ -38,20 +38,27 @@ pub(crate) fn integers(len: usize, seed: u32) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
+/// Images of a small batch that can be in a layout.
+pub(crate) fn batch_of(layout: Layout) -> usize {
+    match layout {
+        Layout::Nchw | Layout::Nhwc => 2,
+        Layout::Nhwc16n => 2 * Layout::LANES,
+    }
+}
+
 /// The element of a tensor at image, channel, row and column.
 pub(crate) fn at(spec: &TensorSpec, data: &[f32], place: [usize; 4]) -> f32 {
-    data[spec.strides().iter().zip(place).map(|(stride, index)| stride * index).sum::<usize>()]
+    data[spec.offset(place)]
 }
 
 /// A tensor whose elements are a function of image, channel, row and column.
 pub(crate) fn build(spec: &TensorSpec, of: impl Fn([usize; 4]) -> f32) -> Vec<f32> {
     let mut data = vec![0.0; spec.elements()];
-    let strides = spec.strides();
     for n in 0..spec.batch {
         for c in 0..spec.channels {
             for y in 0..spec.height {
                 for x in 0..spec.width {
-                    data[strides[0] * n + strides[1] * c + strides[2] * y + strides[3] * x] = of([n, c, y, x]);
+                    data[spec.offset([n, c, y, x])] = of([n, c, y, x]);
                 }
             }
         }

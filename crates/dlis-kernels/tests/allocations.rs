@@ -25,8 +25,9 @@ fn operations() -> Vec<OpSpec> {
     let pool = Pool { window, include_padding: false };
     let mut list = Vec::new();
     for layout in Layout::ALL {
-        let image = TensorSpec::f32(2, [16, 9, 9], layout);
-        let vector = TensorSpec::f32(2, [16, 1, 1], layout);
+        let batch = if layout == Layout::Nhwc16n { Layout::LANES } else { 2 };
+        let image = TensorSpec::f32(batch, [16, 9, 9], layout);
+        let vector = TensorSpec::f32(batch, [16, 1, 1], layout);
         let other = if layout == Layout::Nchw { Layout::Nhwc } else { Layout::Nchw };
         let cases = [
             (conv(1), vec![image], image),

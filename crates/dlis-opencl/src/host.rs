@@ -51,6 +51,13 @@ impl Kernel for Bound {
         let tensors = || op.inputs.iter().chain([&op.output]);
         let few = |spec: &TensorSpec| spec.checked_bytes().is_some_and(|bytes| i32::try_from(bytes).is_ok());
         Support::when(tensors().all(few), "its tensors must be of less than 2 GiB")
+            // Of every kernel, so that none has to: their programs step from one image to the next.
+            .and(|| {
+                Support::when(
+                    tensors().all(|spec| spec.strides().is_some()),
+                    "it computes on nchw or nhwc activations only",
+                )
+            })
             .and(|| Support::when(op.extents_agree(), "the extents of its tensors do not fit together"))
             .and(|| self.kernel.support(op, &self.device, self.precision))
     }

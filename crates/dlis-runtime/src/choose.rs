@@ -67,7 +67,7 @@ pub(crate) fn choose(
         candidates.push(candidates_of(op, backend, policy, batch, tuner)?);
     }
     let costs: Vec<LayoutCosts> =
-        candidates.iter().map(|candidates| Layout::ALL.map(|layout| best(candidates, layout).1)).collect();
+        candidates.iter().map(|candidates| Layout::STRIDED.map(|layout| best(candidates, layout).1)).collect();
     let tensors = tensor_costs(lowered, backend, policy, batch, tuner)?;
     let layouts = layouts(lowered, &costs, &tensors);
     let ops = candidates.into_iter().zip(layouts).map(|(candidates, layout)| {
@@ -96,7 +96,7 @@ fn candidates_of(
 ) -> Result<Vec<Candidate>, PlanError> {
     let mut candidates = Vec::new();
     let mut reasons = String::new();
-    for layout in Layout::ALL {
+    for layout in Layout::STRIDED {
         let spec = op.spec(batch, layout);
         for &kernel in backend.kernels().iter().filter(|kernel| kernel.id().op() == op.operation.name()) {
             match kernel.support(&spec, backend.hardware()) {
@@ -165,7 +165,7 @@ fn tensor_costs(
         let made = lowered.made_as(tensor);
         let to = if made == DType::U8 { DType::F32 } else { DType::U8 };
         let mut of_tensor = TensorCosts::default();
-        for from in Layout::ALL {
+        for from in Layout::STRIDED {
             if shape.channels > 1 && shape.plane() != [1, 1] {
                 of_tensor.reorder[MADE][from as usize] =
                     conversion(Types { inputs: made, output: made }, from, other(from))?;

@@ -172,7 +172,7 @@ impl<'a> Emitter<'a> {
         };
         let (spec, buffer) = self.specs[from.0];
         let wanted = spec.with_layout(layout).with_dtype(dtype);
-        let slot = if spec.dtype == dtype && spec.is_layout_free() {
+        let slot = if spec.dtype == dtype && spec.is_in(layout) {
             self.specs.push((wanted, buffer));
             SlotId(self.specs.len() - 1)
         } else {

@@ -127,7 +127,7 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
                     Support::No(reason) => reason.into_owned(),
                     Support::Yes => "another comes first".to_owned(),
                 };
-                let reasons = Layout::ALL.map(reason);
+                let reasons = Layout::STRIDED.map(reason);
                 if reasons[0] == reasons[1] { reasons[0].clone() } else { format!("{} / {}", reasons[0], reasons[1]) }
             }
         };

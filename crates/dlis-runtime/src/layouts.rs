@@ -5,7 +5,7 @@ use dlis_backend::Layout;
 use crate::lower::{Lowered, Source};
 
 /// What a layout costs at one operation; infinite where no kernel has it.
-pub(crate) type LayoutCosts = [f64; Layout::ALL.len()];
+pub(crate) type LayoutCosts = [f64; Layout::STRIDED.len()];
 
 /// Whether a tensor is wanted in the element type in which it is made, or converted to the other.
 pub(crate) const MADE: usize = 0;
@@ -50,7 +50,7 @@ impl TensorCosts {
 }
 
 /// How many operands want a tensor: as made or converted, by layout.
-type Wants = [[u32; Layout::ALL.len()]; 2];
+type Wants = [[u32; Layout::STRIDED.len()]; 2];
 
 /// One operand of an operation.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ struct Operand {
 pub(crate) const fn other(layout: Layout) -> Layout {
     match layout {
         Layout::Nchw => Layout::Nhwc,
-        Layout::Nhwc => Layout::Nchw,
+        Layout::Nhwc | Layout::Nhwc16n => Layout::Nchw,
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) const fn other(layout: Layout) -> Layout {
 /// that is cheapest given their neighbours', until none changes. A chain of operations that would gain
 /// only by changing together is found by the other uniform start.
 pub(crate) fn layouts(lowered: &Lowered, costs: &[LayoutCosts], tensors: &[TensorCosts]) -> Vec<Layout> {
-    let starts = Layout::ALL.map(|start| {
+    let starts = Layout::STRIDED.map(|start| {
         let uniform = costs.iter().map(|costs| if costs[start as usize].is_finite() { start } else { other(start) });
         let mut descent = Descent::new(lowered, costs, tensors, uniform.collect());
         descent.run();
@@ -248,6 +248,6 @@ mod tests {
         let costs: Vec<LayoutCosts> = lowered.ops.iter().map(|_| [next(), next()]).collect();
         let tensors = vec![TensorCosts { reorder: [[300.0; 2]; 2], convert: [0.0; 2] }; lowered.ops.len() + 1];
         let found = layouts(&lowered, &costs, &tensors);
-        assert!(Layout::ALL.iter().all(|layout| found.contains(layout)));
+        assert!(Layout::STRIDED.iter().all(|layout| found.contains(layout)));
     }
 }

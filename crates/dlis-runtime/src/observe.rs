@@ -140,11 +140,11 @@ impl Observer {
             let elements = if spec.layout == Layout::Nchw {
                 elements
             } else {
+                let &TensorSpec { batch, channels, height, width, .. } = spec;
                 self.ordered.clear();
-                for image in elements.chunks_exact(elements.len() / spec.batch) {
-                    for channel in 0..spec.channels {
-                        self.ordered.extend(image.iter().skip(channel).step_by(spec.channels));
-                    }
+                for plane in 0..batch * channels {
+                    let place = |pixel| [plane / channels, plane % channels, pixel / width, pixel % width];
+                    self.ordered.extend((0..height * width).map(|pixel| elements[spec.offset(place(pixel))]));
                 }
                 &self.ordered
             };

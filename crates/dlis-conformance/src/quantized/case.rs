@@ -7,6 +7,7 @@ use dlis_formats::{DType, Format, Int4, Int8, Quantization, Ternary, TernaryPack
 use dlis_model::Activation;
 
 use crate::case::Case;
+use crate::case::pairs_of_layouts;
 use crate::tensor::{indices, spec};
 use crate::values::Values;
 
@@ -22,8 +23,8 @@ pub enum Elements {
 impl Elements {
     /// The bytes of the elements of a tensor of these extents, in the order of a layout.
     pub fn in_layout(&self, dims: [usize; 4], layout: Layout) -> Vec<u8> {
-        let [image, channel, row, column] = spec(dims, layout).strides();
-        let places = indices(dims).map(|[n, c, y, x]| n * image + c * channel + y * row + x * column);
+        let spec = spec(dims, layout);
+        let places = indices(dims).map(|index| spec.offset(index));
         match self {
             Self::Bytes(values) => {
                 let mut bytes = vec![0; values.len()];
@@ -256,8 +257,7 @@ impl QuantizedCase {
                 .map(Some)
                 .collect(),
         };
-        let pairs = Layout::ALL.into_iter().flat_map(|input| Layout::ALL.map(|output| (input, output)));
-        pairs
+        pairs_of_layouts(self.op.output.batch)
             .flat_map(|(input, output)| {
                 formats.iter().map(move |&weight| OpSpec {
                     inputs: self.op.inputs.iter().map(|spec| spec.with_layout(input)).collect(),

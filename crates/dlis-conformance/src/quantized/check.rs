@@ -10,7 +10,7 @@ use crate::kernel::{NAN, NUMBER, Setup, floats, for_each_variant};
 use crate::outcome::Outcome;
 use crate::report::Report;
 use crate::suite::prove_at_every_level;
-use crate::tensor::{indices, spec};
+use crate::tensor::indices;
 
 /// Runs a quantised case on a kernel, in every layout and weight format that the kernel supports. The
 /// [tolerance](Setup::tolerance) plays no part: every bit must be right.
@@ -80,9 +80,8 @@ fn same(case: &QuantizedCase, op: &OpSpec, wanted: &[u8], found: &[u8]) -> Resul
         at.map(|at| (at, format!("expected {:e}, found {:e}", wanted[at], found[at])))
     };
     let Some((at, what)) = differs else { return Ok(()) };
-    let [image, channel, row, column] = spec(case.output_dims(), op.output.layout).strides();
     let place = indices(case.output_dims())
-        .find(|[n, c, y, x]| n * image + c * channel + y * row + x * column == at)
+        .find(|&index| op.output.offset(index) == at)
         .map_or_else(String::new, |[n, c, y, x]| format!("at n={n} c={c} y={y} x={x}: "));
     Err(format!("{place}{what}"))
 }

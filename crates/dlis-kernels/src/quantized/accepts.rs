@@ -22,9 +22,9 @@ pub(super) struct Accepts {
 }
 
 impl Accepts {
-    /// u8 to u8 in both layouts, no weight, no epilogue.
+    /// u8 to u8 in the strided layouts, no weight, no epilogue.
     pub(super) const PLAIN: Self =
-        Self { outputs: &[DType::U8], layouts: &Layout::ALL, weight: None, residual: false, activation: false };
+        Self { outputs: &[DType::U8], layouts: &Layout::STRIDED, weight: None, residual: false, activation: false };
 
     /// Of a convolution or linear layer with a weight of this format.
     pub(super) const fn weighted(format: Format) -> Self {
@@ -50,10 +50,7 @@ impl Accepts {
                 Support::when(self.activation || none, "it applies no further activation")
             })
             .and(|| Support::when(!sigmoid, "a sigmoid is not computed in u8"))
-            .and(|| match self.layouts {
-                [layout] => support::layout(op, *layout),
-                _ => Support::when(op.common_layout().is_some(), "its tensors must be of one layout"),
-            })
+            .and(|| support::layouts(op, self.layouts))
             .and(|| Support::when(op.extents_agree(), "the extents of its tensors do not fit together"))
     }
 }

@@ -1,8 +1,7 @@
 //! Concatenation of u8 tensors along the channels, each brought to the output's quantisation.
 
 use dlis_backend::{
-    Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
-    Support,
+    Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch, Support,
 };
 use dlis_formats::Quantization;
 use dlis_hw::Hardware;
@@ -11,6 +10,7 @@ use super::accepts::{self as quantized, Accepts};
 use super::rescale::{Rounding, multiplier};
 use crate::accepts;
 use crate::concat::Places;
+use crate::fold::{Order, folded};
 
 /// `concat/u8/none/copy/portable`.
 #[derive(Debug)]
@@ -31,15 +31,15 @@ impl Kernel for Concat {
     }
 
     fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        match (op.common_layout(), self.support(op, hw)) {
-            (Some(layout), Support::Yes) => {
+        match (folded(op), self.support(op, hw)) {
+            (Some((order, folded)), Support::Yes) => {
                 let output = quantized::output(self, weights)?;
                 let mut parts = Vec::with_capacity(op.inputs.len());
-                for (index, input) in op.inputs.iter().enumerate() {
+                for (index, input) in folded.inputs.iter().enumerate() {
                     let table = Table::new(quantized::input(self, weights, index)?, output);
                     parts.push(Part { channels: input.channels, table });
                 }
-                Ok(Box::new(PreparedConcat { layout, parts, pixels: op.output.pixels() }))
+                Ok(Box::new(PreparedConcat { order, parts, pixels: op.output.pixels() }))
             }
             (_, support) => Err(accepts::unsupported(self, op, support)),
         }
@@ -86,7 +86,7 @@ struct Part {
 
 #[derive(Debug)]
 struct PreparedConcat {
-    layout: Layout,
+    order: Order,
     parts: Vec<Part>,
     pixels: usize,
 }
@@ -99,7 +99,7 @@ impl Prepared for PreparedConcat {
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let total = self.parts.iter().map(|part| part.channels).sum();
-        let mut places = Places::new(self.layout, self.pixels, total);
+        let mut places = Places::new(self.order, self.pixels, total);
         for (index, Part { channels, table }) in self.parts.iter().enumerate() {
             let input = io.input(index).u8();
             places.fill(*channels, input, io.output().u8(), parallel, |from, to| table.map(from, to));

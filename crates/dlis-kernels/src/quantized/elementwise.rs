@@ -1,7 +1,8 @@
 //! Operations on each u8 element by itself: sums, activations, and the ways into and out of u8.
 
 use dlis_backend::{
-    Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch, Support,
+    Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
+    Support,
 };
 use dlis_formats::{DType, Quantization};
 use dlis_hw::Hardware;
@@ -9,8 +10,8 @@ use dlis_hw::Hardware;
 use super::accepts::{self as quantized, Accepts};
 use super::concat::Table;
 use super::rescale::{Rounding, multiplier};
-use crate::accepts;
 use crate::blocks::{BLOCK, for_each_block};
+use crate::{accepts, support};
 
 /// `add/u8/none/direct/portable`.
 #[derive(Debug)]
@@ -142,7 +143,7 @@ fn converts(op: &OpSpec, from: DType, to: DType) -> Support {
     Support::when(types, "it converts between other element types")
         .and(|| Support::when(op.weight.is_none(), "it has no weight"))
         .and(|| Support::when(op.epilogue == dlis_backend::Epilogue::NONE, "nothing follows it"))
-        .and(|| Support::when(op.common_layout().is_some(), "its tensors must be of one layout"))
+        .and(|| support::layouts(op, &Layout::STRIDED))
         .and(|| Support::when(op.extents_agree(), "the extents of its tensors do not fit together"))
 }
 

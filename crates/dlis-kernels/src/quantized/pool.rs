@@ -1,10 +1,9 @@
-//! Pooling of u8 tensors over windows and over whole maps, in both layouts.
+//! Pooling of u8 tensors over windows and over whole maps, in the strided layouts.
 //!
 //! As for f32, a tensor is taken as `[outer, height, width, inner]`, so that one loop nest serves both.
 
 use dlis_backend::{
-    Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
-    Support,
+    Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch, Support,
 };
 use dlis_formats::Quantization;
 use dlis_hw::Hardware;
@@ -14,6 +13,7 @@ use super::rescale::{Rounding, narrow};
 use crate::accepts;
 use crate::axis::Axis;
 use crate::blocks::for_each_block;
+use crate::fold::{Order, folded};
 use crate::pool::add_tap;
 
 /// `max_pool/u8/none/direct/portable`: order is the same in bytes.
@@ -47,10 +47,10 @@ impl Kernel for MaxPool {
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         let support = self.support(op, hw);
-        match (op.operation, op.common_layout()) {
-            (Operation::MaxPool(pool), Some(layout)) if support.is_yes() => {
+        match (op.operation, folded(op)) {
+            (Operation::MaxPool(pool), Some((order, folded))) if support.is_yes() => {
                 let axes = Axis::both(&pool.window, &op.inputs[0], &op.output);
-                let inner = if layout == Layout::Nhwc { op.output.channels } else { 1 };
+                let inner = order.inner(folded.output.channels);
                 Ok(Box::new(PreparedMax { axes, inner }))
             }
             _ => Err(accepts::unsupported(self, op, support)),
@@ -135,10 +135,10 @@ impl Kernel for AvgPool {
 
     fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         let support = self.support(op, hw);
-        match (op.operation, op.common_layout()) {
-            (Operation::AvgPool(pool), Some(layout)) if support.is_yes() => {
+        match (op.operation, folded(op)) {
+            (Operation::AvgPool(pool), Some((order, folded))) if support.is_yes() => {
                 let axes = Axis::both(&pool.window, &op.inputs[0], &op.output);
-                let inner = if layout == Layout::Nhwc { op.output.channels } else { 1 };
+                let inner = order.inner(folded.output.channels);
                 let include_padding = pool.include_padding;
                 Ok(Box::new(PreparedAverage { axes, inner, include_padding, mean: Mean::new(self, weights)? }))
             }
@@ -204,10 +204,10 @@ impl Kernel for GlobalAvgPool {
 
     fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         let support = self.support(op, hw);
-        match op.common_layout() {
-            Some(layout) if support.is_yes() => {
-                let (pixels, channels) = (op.inputs[0].pixels(), op.output.channels);
-                Ok(Box::new(PreparedGlobal { pixels, channels, layout, mean: Mean::new(self, weights)? }))
+        match folded(op) {
+            Some((order, folded)) if support.is_yes() => {
+                let (pixels, channels) = (op.inputs[0].pixels(), folded.output.channels);
+                Ok(Box::new(PreparedGlobal { pixels, channels, order, mean: Mean::new(self, weights)? }))
             }
             _ => Err(accepts::unsupported(self, op, support)),
         }
@@ -218,7 +218,7 @@ impl Kernel for GlobalAvgPool {
 struct PreparedGlobal {
     pixels: usize,
     channels: usize,
-    layout: Layout,
+    order: Order,
     mean: Mean,
 }
 
@@ -231,14 +231,14 @@ impl Prepared for PreparedGlobal {
         let input = io.input(0).u8();
         let output = io.output().u8();
         let pixels = self.pixels;
-        match self.layout {
-            Layout::Nchw => parallel.for_each_row(output, 1, |_, first, means| {
+        match self.order {
+            Order::Planes => parallel.for_each_row(output, 1, |_, first, means| {
                 for (mean, plane) in means.chunks_mut(1).zip(input[first * pixels..].chunks(pixels)) {
                     let sum = plane.iter().map(|&byte| i32::from(byte)).sum();
                     self.mean.write(&[sum], pixels, pixels, mean);
                 }
             }),
-            Layout::Nhwc => {
+            Order::Pixels => {
                 for (input, output) in input.chunks(pixels * self.channels).zip(output.chunks_mut(self.channels)) {
                     for_each_block(parallel, output, CHANNELS, |channels, means| {
                         let mut sums = [0; CHANNELS];

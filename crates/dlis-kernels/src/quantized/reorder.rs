@@ -1,13 +1,14 @@
 //! A u8 tensor in another layout: a transposition of channels and pixels, image by image.
 
 use dlis_backend::{
-    Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch, Support,
+    Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
+    Support,
 };
 use dlis_hw::Hardware;
 
 use super::accepts::Accepts;
-use crate::accepts;
 use crate::reorder::{Transposition, alike};
+use crate::{accepts, support};
 
 /// Rows and columns transposed together: a tile of either side fits the first-level cache many times over.
 const TILE: usize = 64;
@@ -23,7 +24,7 @@ impl Kernel for Reorder {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Reorder = op.operation else { return accepts::another_operation() };
-        Accepts::PLAIN.check(&alike(op))
+        support::each_in(op, &Layout::STRIDED).and(|| Accepts::PLAIN.check(&alike(op)))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dlis_backend::OpSpec;
+use dlis_backend::{OpSpec, TensorSpec};
 use dlis_model::Window;
 
 use crate::device::{Buffer, Device};
@@ -38,9 +38,14 @@ const NAMES: [&str; 26] = [
     "PR",
 ];
 
+/// Steps, in elements, from one image, channel, row and column of a tensor to the next.
+pub(crate) fn steps(spec: &TensorSpec) -> [usize; 4] {
+    spec.strides().expect("no kernel supports a layout without strides")
+}
+
 fn values(op: &OpSpec, window: Window, groups: usize) -> [usize; NAMES.len()] {
     let (x, y) = (op.inputs[0], op.output);
-    let ([xn, xc, xh, xw], [yn, yc, yh, yw]) = (x.strides(), y.strides());
+    let ([xn, xc, xh, xw], [yn, yc, yh, yw]) = (steps(&x), steps(&y));
     let Window { kernel: [kh, kw], stride: [sh, sw], padding: [pt, pl, pb, pr], dilation: [dh, dw] } = window;
     [
         x.channels,

@@ -1,6 +1,6 @@
 //! What kernels take of an operation besides its kind, and what they share when they are staged.
 
-use dlis_backend::{Epilogue, Layout, OpSpec, OpWeights, Support, TensorSpec};
+use dlis_backend::{Epilogue, Layout, OpSpec, OpWeights, Support};
 use dlis_formats::{DType, Format};
 use dlis_model::{Activation, Window};
 
@@ -58,11 +58,7 @@ pub(crate) fn one_layout(op: &OpSpec) -> Support {
 
 /// Whether the channels of a pixel are neighbours in all tensors.
 pub(crate) fn channels_last(op: &OpSpec) -> Support {
-    Support::when(op.common_layout() == Some(Layout::Nhwc) || is_layout_free(op), "it executes NHWC tensors only")
-}
-
-fn is_layout_free(op: &OpSpec) -> bool {
-    op.inputs.iter().chain([&op.output]).all(TensorSpec::is_layout_free)
+    Support::when(op.common_layout() == Some(Layout::Nhwc), "it executes NHWC tensors only")
 }
 
 /// The number of the activation that follows an operation, as in `common.cl`.

@@ -41,10 +41,7 @@ impl Planes {
         let phases = [0, 1].map(|axis: usize| window.stride[axis].min(reach[axis] + 1));
         let plane = [y.height + reach[0] / window.stride[0], y.width + reach[1] / window.stride[1]];
         let lanes = ((y.height - 1).checked_mul(plane[1])? + y.width).checked_mul(inner)?;
-        let is_input = window.stride == [1, 1]
-            && window.padding == [0; 4]
-            && inner == 1
-            && (x.layout == Layout::Nchw || x.is_layout_free());
+        let is_input = window.stride == [1, 1] && window.padding == [0; 4] && inner == 1 && x.is_in(Layout::Nchw);
         let planes =
             Self { window, channels: x.channels, inner, outer: y.batch / inner, phases, plane, lanes, is_input };
         let extents = [phases[0], phases[1], plane[0], plane[1], inner, x.channels, planes.outer];

@@ -21,7 +21,7 @@ mod tile;
 
 use std::sync::Arc;
 
-use dlis_backend::{KernelId, OpSpec, OpWeights, Operation, Support, TensorSpec};
+use dlis_backend::{KernelId, Layout, OpSpec, OpWeights, Operation, Support, TensorSpec};
 use dlis_model::Window;
 
 use crate::device::{Arg, Buffer, Device, Launch};
@@ -72,7 +72,7 @@ pub(crate) fn prefers_f32(device: &Device, batch: usize) -> bool {
 fn supports_product(op: &OpSpec, device: &Device, precision: Precision) -> Support {
     let Some((window, _)) = direct::window(op) else { return support::another_operation() };
     let (source, output) = (op.inputs[0], op.output);
-    let neighbours = |spec: &TensorSpec| spec.strides()[1] == 1 || spec.is_layout_free();
+    let neighbours = |spec: &TensorSpec| spec.is_in(Layout::Nhwc);
     let inner = window.kernel[0].saturating_mul(window.kernel[1]).saturating_mul(source.channels);
     support::unpacked(op, device)
         .and(|| Support::when(neighbours(&output), "its output must be in NHWC"))

@@ -10,7 +10,7 @@ use super::{MAX_SCATTERED, job};
 use crate::device::Buffer;
 use crate::error::OpenClError;
 use crate::kernel::{FusedStep, Operand};
-use crate::kernels::direct;
+use crate::kernels::{direct, geometry};
 use crate::precision::Precision;
 
 /// Memories that a launch can name: the scratch memory, an operation's tensors.
@@ -28,7 +28,7 @@ pub(super) struct Place {
 impl Place {
     /// Steps, in bytes, from one image, channel, row and column to the next.
     pub(super) fn strides(&self, precision: Precision) -> [usize; 4] {
-        self.spec.strides().map(|stride| stride * precision.bytes())
+        geometry::steps(&self.spec).map(|stride| stride * precision.bytes())
     }
 
     fn range(&self, precision: Precision) -> Range<usize> {
