@@ -3,10 +3,10 @@
 pub(crate) mod blocks;
 pub(crate) mod decoded;
 pub(crate) mod depthwise;
-pub(crate) mod depthwise_planes;
 pub(crate) mod direct;
 pub(crate) mod im2col;
 pub(crate) mod implicit_gemm;
+pub(crate) mod lanes;
 pub(crate) mod paper;
 mod planes;
 pub(crate) mod sparse;
@@ -23,8 +23,10 @@ pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[
     im2col::KERNELS,
     implicit_gemm::KERNELS,
     depthwise::KERNELS,
-    depthwise_planes::KERNELS,
+    depthwise::planes::KERNELS,
     winograd::KERNELS,
+    lanes::KERNELS,
+    lanes::DEPTHWISE,
     sparse::KERNELS,
     decoded::KERNELS,
     blocks::KERNELS,

@@ -149,16 +149,6 @@ impl Planes {
         (reach <= MAX_REACH).then_some(Shifted { first, reach, runs, masks })
     }
 
-    /// How a channel is copied, where its rows are taken as they stand.
-    pub(super) fn shifted(&self) -> Option<&Shifted> {
-        self.shifted.as_ref()
-    }
-
-    /// Elements of one plane.
-    pub(super) fn plane_len(&self) -> usize {
-        self.plane
-    }
-
     /// Elements of one image of the input.
     pub(crate) fn image_len(&self) -> usize {
         self.channels * self.axes[0].input * self.axes[1].input

@@ -8,6 +8,8 @@ use std::fmt::Debug;
 
 use dlis_hw::{Hardware, SimdLevel};
 
+use crate::half::widen;
+
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -15,6 +17,9 @@ mod x86;
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
+
+/// Lanes of the widest vectors of any level.
+pub(crate) const MOST_LANES: usize = 16;
 
 /// Proof that this machine has a SIMD level, and the operations of that level.
 pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
@@ -33,6 +38,11 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::Vector;
+    /// All lanes the f16 with these bits.
+    #[inline(always)]
+    fn splat_half(self, half: u16) -> Self::Vector {
+        self.splat(widen(half))
+    }
     /// `a * b + c`, rounded once where the level has fused multiply-add.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// `a + b`.
@@ -63,6 +73,57 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     ///
     /// `2 * LANES` elements must be readable there.
     unsafe fn load_even(self, from: *const f32) -> Self::Vector;
+    /// The elements from `from` on whose bits are set in `which`, the first's being the lowest; zeros elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// Those elements must be readable. The others are not read.
+    #[inline(always)]
+    unsafe fn load_where(self, from: *const f32, which: u32) -> Self::Vector {
+        let all = u32::MAX >> (32 - Self::LANES);
+        if which & all == all {
+            // SAFETY: all are readable, by the caller's promise.
+            return unsafe { self.load(from) };
+        }
+        let mut elements = [0.0; MOST_LANES];
+        for (lane, element) in elements[..Self::LANES].iter_mut().enumerate() {
+            if which >> lane & 1 == 1 {
+                // SAFETY: by the caller's promise.
+                *element = unsafe { *from.add(lane) };
+            }
+        }
+        // SAFETY: there are as many as the widest vector has.
+        unsafe { self.load(elements.as_ptr()) }
+    }
+    /// Every second of the `2 * LANES` elements from `from` on whose bits are set in `which`; zeros elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load_where`](Self::load_where).
+    #[inline(always)]
+    unsafe fn load_even_where(self, from: *const f32, which: u32) -> Self::Vector {
+        let mut elements = [0.0; MOST_LANES];
+        for (lane, element) in elements[..Self::LANES].iter_mut().enumerate() {
+            if which >> (2 * lane) & 1 == 1 {
+                // SAFETY: by the caller's promise.
+                *element = unsafe { *from.add(2 * lane) };
+            }
+        }
+        // SAFETY: there are as many as the widest vector has.
+        unsafe { self.load(elements.as_ptr()) }
+    }
+    /// The last element of `before`, then all of `x` but its last.
+    fn shift_up(self, before: Self::Vector, x: Self::Vector) -> Self::Vector;
+    /// All of `x` but its first, then the first element of `after`.
+    fn shift_down(self, x: Self::Vector, after: Self::Vector) -> Self::Vector;
+    /// Every second element of two vectors, from the first one on, and the others.
+    fn unzip(self, low: Self::Vector, high: Self::Vector) -> (Self::Vector, Self::Vector);
+    /// The elements of `x` in these places; zeros for places from `LANES` to `2 * LANES - 1`.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` places must be readable there.
+    unsafe fn permute(self, x: Self::Vector, places: *const u32) -> Self::Vector;
     /// The bits of `x` that are set in the numbers at `masks`, too.
     ///
     /// # Safety
@@ -138,6 +199,13 @@ mod tests {
                 simd.store(widened.as_mut_ptr(), simd.load_half(halves.as_ptr()));
                 simd.scale_u16(halves.as_ptr(), 3, scaled.as_mut_ptr());
             }
+            for &half in &halves {
+                let mut splat = vec![0.0; S::LANES];
+                // SAFETY: it holds `LANES` elements.
+                unsafe { simd.store(splat.as_mut_ptr(), simd.splat_half(half)) };
+                let expected = half::f16::from_bits(half).to_f32();
+                assert!(splat.iter().all(|x| x.to_bits() == expected.to_bits() || (x.is_nan() && expected.is_nan())));
+            }
             let doubled: Vec<f32> = (0..2 * S::LANES).map(|index| index as f32).collect();
             let masks: Vec<u32> = (0..S::LANES).map(|lane| if lane % 3 == 0 { 0 } else { u32::MAX }).collect();
             let mut even = vec![0.0; S::LANES];
@@ -145,6 +213,44 @@ mod tests {
             unsafe { simd.store(even.as_mut_ptr(), simd.and(simd.load_even(doubled.as_ptr()), masks.as_ptr())) };
             for (lane, &even) in even.iter().enumerate() {
                 assert_eq!(even, if lane % 3 == 0 { 0.0 } else { 2.0 * lane as f32 });
+            }
+            let which: u32 = 0b1011_0110_1101_1011 & (u32::MAX >> (32 - S::LANES));
+            let which_even: u32 =
+                (0..S::LANES).filter(|lane| which >> lane & 1 == 1).fold(0, |all, lane| all | 1 << (2 * lane));
+            let (mut some, mut some_even) = (vec![1.0; S::LANES], vec![1.0; S::LANES]);
+            // The first element is at the start of memory, and elements that are not wanted lie beyond its end.
+            let end = doubled[..32 - which.leading_zeros() as usize].to_vec();
+            let end_even = doubled[..32 - which_even.leading_zeros() as usize].to_vec();
+            // SAFETY: the elements whose bits are set are there.
+            unsafe {
+                simd.store(some.as_mut_ptr(), simd.load_where(end.as_ptr(), which));
+                simd.store(some_even.as_mut_ptr(), simd.load_even_where(end_even.as_ptr(), which_even));
+                simd.store(even.as_mut_ptr(), simd.load_where(doubled.as_ptr(), u32::MAX >> (32 - S::LANES)));
+            }
+            for lane in 0..S::LANES {
+                let there = if which >> lane & 1 == 1 { lane as f32 } else { 0.0 };
+                assert_eq!([some[lane], some_even[lane], even[lane]], [there, 2.0 * there, lane as f32], "lane {lane}");
+            }
+            let mut moved = vec![vec![0.0; S::LANES]; 5];
+            let backwards: Vec<u32> = (0..S::LANES as u32).map(|lane| S::LANES as u32 - lane).collect();
+            // SAFETY: all hold `LANES` elements, `doubled` twice as many.
+            unsafe {
+                let (low, high) = (simd.load(doubled.as_ptr()), simd.load(doubled.as_ptr().add(S::LANES)));
+                let (even, odd) = simd.unzip(low, high);
+                let all = [
+                    simd.shift_up(low, high),
+                    simd.shift_down(low, high),
+                    even,
+                    odd,
+                    simd.permute(low, backwards.as_ptr()),
+                ];
+                moved.iter_mut().zip(all).for_each(|(to, x)| simd.store(to.as_mut_ptr(), x));
+            }
+            for lane in 0..S::LANES {
+                let found: Vec<f32> = moved.iter().map(|moved| moved[lane]).collect();
+                let back = if lane == 0 { 0 } else { S::LANES - lane };
+                let expected = [S::LANES + lane - 1, lane + 1, 2 * lane, 2 * lane + 1, back].map(|x: usize| x as f32);
+                assert_eq!(found, expected, "lane {lane}");
             }
             let places: Vec<u32> = (0..4).map(|quad| (quad * 5 + 3) % 4).collect();
             let (mut quads, mut fourfold) = (vec![0.0; S::LANES], vec![0.0; S::LANES]);

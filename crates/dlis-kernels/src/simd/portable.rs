@@ -84,6 +84,28 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn shift_up(self, before: [f32; 4], x: [f32; 4]) -> [f32; 4] {
+        [before[3], x[0], x[1], x[2]]
+    }
+
+    #[inline(always)]
+    fn shift_down(self, x: [f32; 4], after: [f32; 4]) -> [f32; 4] {
+        [x[1], x[2], x[3], after[0]]
+    }
+
+    #[inline(always)]
+    fn unzip(self, low: [f32; 4], high: [f32; 4]) -> ([f32; 4], [f32; 4]) {
+        ([low[0], low[2], high[0], high[2]], [low[1], low[3], high[1], high[3]])
+    }
+
+    #[inline(always)]
+    unsafe fn permute(self, x: [f32; 4], places: *const u32) -> [f32; 4] {
+        // SAFETY: four places are readable, by the caller's promise.
+        let places = unsafe { places.cast::<[u32; 4]>().read() };
+        places.map(|place| x.get(place as usize).copied().unwrap_or(0.0))
+    }
+
+    #[inline(always)]
     unsafe fn and(self, x: [f32; 4], masks: *const u32) -> [f32; 4] {
         // SAFETY: four numbers are readable, by the caller's promise.
         let masks = unsafe { masks.cast::<[u32; 4]>().read() };

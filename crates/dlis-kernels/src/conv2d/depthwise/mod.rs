@@ -5,6 +5,8 @@
 //! order: rows of the output are the tasks, and the input rows that two neighbouring output rows share
 //! are still in the first-level cache.
 
+pub(crate) mod planes;
+mod rows;
 mod three;
 
 use dlis_backend::{
