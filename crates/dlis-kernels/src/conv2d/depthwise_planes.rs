@@ -20,9 +20,7 @@ use super::tile::{operands, rectify};
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
 use crate::half::widen;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{Portable, Simd, Work};
+use crate::simd::{Portable, Simd, Work, at_every_level};
 
 /// Taps of the usual window.
 const USUAL: usize = 9;
@@ -324,13 +322,7 @@ impl Channel<'_> {
 
 macro_rules! kernels {
     ($($format:ident)+) => {
-        &[$(
-            #[cfg(target_arch = "x86_64")]
-            &DepthwisePlanes::<Avx512>::new(Format::$format),
-            #[cfg(target_arch = "x86_64")]
-            &DepthwisePlanes::<Avx2>::new(Format::$format),
-            &DepthwisePlanes::<Portable>::new(Format::$format),
-        )+]
+        at_every_level!($(DepthwisePlanes(Format::$format)),+)
     };
 }
 

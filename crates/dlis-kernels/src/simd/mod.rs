@@ -8,10 +8,12 @@ use std::fmt::Debug;
 
 use dlis_hw::{Hardware, SimdLevel};
 
+mod levels;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use levels::at_every_level;
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
@@ -22,6 +24,8 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     const LEVEL: SimdLevel;
     /// Elements of a vector.
     const LANES: usize;
+    /// Registers that hold a vector, which bound how many sums a tile has.
+    const REGISTERS: usize;
     /// A vector of `LANES` f32.
     type Vector: Copy + Debug;
 
