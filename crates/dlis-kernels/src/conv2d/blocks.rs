@@ -20,6 +20,8 @@ use dlis_hw::Hardware;
 use super::implicit_gemm::as_conv;
 use super::tile::{Geometry, Tensors};
 use crate::accepts::{self, Accepts};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd, Work};
@@ -333,9 +335,13 @@ macro_rules! kernels {
             &DirectSparseBlock::<Avx512, 1>::new($op, Format::Bsr16x1),
             #[cfg(target_arch = "x86_64")]
             &DirectSparseBlock::<Avx2, 2>::new($op, Format::Bsr16x1),
+            #[cfg(target_arch = "aarch64")]
+            &DirectSparseBlock::<Neon, 4>::new($op, Format::Bsr16x1),
             &DirectSparseBlock::<Portable, 4>::new($op, Format::Bsr16x1),
             #[cfg(target_arch = "x86_64")]
             &DirectSparseBlock::<Avx2, 1>::new($op, Format::Bsr8x1),
+            #[cfg(target_arch = "aarch64")]
+            &DirectSparseBlock::<Neon, 2>::new($op, Format::Bsr8x1),
             &DirectSparseBlock::<Portable, 2>::new($op, Format::Bsr8x1),
         )+]
     };

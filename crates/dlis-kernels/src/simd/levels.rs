@@ -9,6 +9,8 @@ macro_rules! at_every_level {
             &$kernel::<$crate::simd::Avx512 $(, $constant)?>::new($($argument),*),
             #[cfg(target_arch = "x86_64")]
             &$kernel::<$crate::simd::Avx2 $(, $constant)?>::new($($argument),*),
+            #[cfg(target_arch = "aarch64")]
+            &$kernel::<$crate::simd::Neon $(, $constant)?>::new($($argument),*),
             &$kernel::<$crate::simd::Portable $(, $constant)?>::new($($argument),*),
         )+]
     };

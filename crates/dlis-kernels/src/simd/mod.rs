@@ -9,11 +9,15 @@ use std::fmt::Debug;
 use dlis_hw::{Hardware, SimdLevel};
 
 mod levels;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub(crate) use levels::at_every_level;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
@@ -189,6 +193,8 @@ mod tests {
             check::<Avx2>(&hw);
             check::<Avx512>(&hw);
         }
+        #[cfg(target_arch = "aarch64")]
+        check::<Neon>(&hw);
     }
 
     #[test]
@@ -197,5 +203,7 @@ mod tests {
         assert!(Portable::new(&hw).is_some());
         #[cfg(target_arch = "x86_64")]
         assert!(Avx2::new(&hw).is_none() && Avx512::new(&hw).is_none());
+        #[cfg(target_arch = "aarch64")]
+        assert!(Neon::new(&hw).is_none());
     }
 }
