@@ -101,8 +101,8 @@ impl Hardware {
     }
 
     /// Whether code named `isa` may be used: a [`SimdLevel`]'s name, or that and an extension, as in
-    /// `avx512-vnni` (the flag `avx512_vnni`) or `avx2-vnni` (`avx_vnni`). Other names, such as a library's, always
-    /// may.
+    /// `avx512-vnni` (the flag `avx512_vnni`), `avx2-vnni` (`avx_vnni`) or `neon-dotprod` (`asimddp`). Other
+    /// names, such as a library's, always may.
     ///
     /// ```
     /// let hw = dlis_hw::Hardware::detect().with_simd(dlis_hw::SimdLevel::Portable);
@@ -111,8 +111,12 @@ impl Hardware {
     pub fn has_isa(&self, isa: &str) -> bool {
         let (level, extension) = isa.split_once('-').map_or((isa, None), |(level, rest)| (level, Some(rest)));
         let Ok(level) = level.parse::<SimdLevel>() else { return true };
-        let prefix = if level == SimdLevel::Avx2 { "avx" } else { level.name() };
-        self.supports(level) && extension.is_none_or(|extension| self.has_flag(&format!("{prefix}_{extension}")))
+        let flag = |extension| match (level, extension) {
+            (SimdLevel::Neon, "dotprod") => "asimddp".to_owned(),
+            (SimdLevel::Avx2, extension) => format!("avx_{extension}"),
+            (level, extension) => format!("{level}_{extension}"),
+        };
+        self.supports(level) && extension.is_none_or(|extension| self.has_flag(&flag(extension)))
     }
 
     /// The same machine limited to SIMD levels up to `level`, and to the extensions that belong to them:
@@ -190,6 +194,18 @@ impl fmt::Display for Hardware {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extensions_are_found_by_the_names_of_kernels() {
+        let mut hw = Hardware::detect();
+        hw.simd_levels = SimdLevel::ALL.to_vec();
+        for (isa, flag) in [("avx512-vnni", "avx512_vnni"), ("avx2-vnni", "avx_vnni"), ("neon-dotprod", "asimddp")] {
+            hw.isa_flags = vec![flag.to_owned()];
+            assert!(hw.has_isa(isa), "{isa}");
+            hw.isa_flags.clear();
+            assert!(!hw.has_isa(isa), "{isa}");
+        }
+    }
 
     #[test]
     fn a_machine_that_tells_nothing_still_has_a_core() {

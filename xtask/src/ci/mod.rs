@@ -1,6 +1,7 @@
 //! `cargo xtask ci`: everything that must hold before a change lands.
 
 mod architecture;
+mod cross;
 mod libtorch;
 pub(crate) mod packages;
 
@@ -25,6 +26,11 @@ pub(crate) fn run(root: &Path, training: bool) -> Result<(), Failure> {
     // The default build is without OpenCL: two crates differ.
     let default = ["-p", "dlis-experiment", "-p", "xtask"];
     step("lint the default build", || command(root, &[&["clippy"][..], &default, &deny].concat(), &[]))?;
+    match cross::find_or_fetch(root) {
+        Ok(target) => step(&format!("lint for {target}"), || command(root, &cross::LINT, &[]))?,
+        // Without a network that is no fault of the change.
+        Err(reason) => eprintln!("==> lint for another architecture: skipped, {reason}"),
+    }
     step("test", || command(root, &[&["test"][..], &all, &["--no-fail-fast"]].concat(), &[]))?;
     step("documentation", || command(root, &[&["doc"][..], &all, &["--no-deps"]].concat(), &[]))?;
     if training { self::training(root) } else { Ok(()) }

@@ -20,6 +20,8 @@ use dlis_hw::Hardware;
 use super::implicit_gemm::as_conv;
 use super::tile::{Geometry, Tensors};
 use crate::accepts::{self, Accepts};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd, Work};
@@ -146,11 +148,11 @@ impl Blocks {
 }
 
 /// Most pixels of a tile: as many sums as fit the registers beside weights and broadcast.
-const fn rows_of(vectors: usize) -> usize {
-    match vectors {
-        1 => 8,
-        2 => 6,
-        _ => 3,
+const fn rows_of<S: Simd>(vectors: usize) -> usize {
+    match (vectors, S::REGISTERS >= 32) {
+        (1, _) | (2, true) => 8,
+        (2, false) | (_, true) => 6,
+        (_, false) => 3,
     }
 }
 
@@ -171,7 +173,7 @@ impl<S: Simd, const V: usize> Prepared for PreparedBlocks<S, V> {
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let geometry = &self.geometry;
         let tensors = geometry.tensors(io);
-        let tiles = (geometry.output.batch * geometry.output.pixels()).div_ceil(rows_of(V));
+        let tiles = (geometry.output.batch * geometry.output.pixels()).div_ceil(rows_of::<S>(V));
         // A row of blocks stays in cache from tile to tile.
         let runs = (8 * parallel.threads()).div_ceil(self.blocks.rows).clamp(1, tiles);
         parallel.for_each(self.blocks.rows * runs, |_, tasks| {
@@ -199,13 +201,15 @@ impl<P: Simd, const V: usize> Work for Rows<'_, P, V> {
         let Geometry { output, .. } = self.prepared.geometry;
         let pixels = output.batch * output.pixels();
         for tile in self.tiles.clone() {
-            let first = tile * rows_of(V);
+            let first = tile * rows_of::<P>(V);
             // Entries are summed so many apart that the sums hide the latency of a multiply-add.
-            match (pixels - first).min(rows_of(V)) {
+            match (pixels - first).min(rows_of::<P>(V)) {
                 8 => self.tile::<S, 8, 1>(simd, first),
                 7 => self.tile::<S, 7, 1>(simd, first),
                 6 => self.tile::<S, 6, 1>(simd, first),
                 5 => self.tile::<S, 5, 1>(simd, first),
+                // Of many vectors one set of sums is enough, and two would not fit the registers.
+                4 if V > 2 => self.tile::<S, 4, 1>(simd, first),
                 4 => self.tile::<S, 4, 2>(simd, first),
                 3 => self.tile::<S, 3, 1>(simd, first),
                 2 => self.tile::<S, 2, 2>(simd, first),
@@ -323,6 +327,7 @@ impl Index for u32 {
     }
 }
 
+// How many vectors a block is depends on the level, and not every block is whole vectors of each.
 macro_rules! kernels {
     ($($op:literal),+) => {
         &[$(
@@ -330,9 +335,13 @@ macro_rules! kernels {
             &DirectSparseBlock::<Avx512, 1>::new($op, Format::Bsr16x1),
             #[cfg(target_arch = "x86_64")]
             &DirectSparseBlock::<Avx2, 2>::new($op, Format::Bsr16x1),
+            #[cfg(target_arch = "aarch64")]
+            &DirectSparseBlock::<Neon, 4>::new($op, Format::Bsr16x1),
             &DirectSparseBlock::<Portable, 4>::new($op, Format::Bsr16x1),
             #[cfg(target_arch = "x86_64")]
             &DirectSparseBlock::<Avx2, 1>::new($op, Format::Bsr8x1),
+            #[cfg(target_arch = "aarch64")]
+            &DirectSparseBlock::<Neon, 2>::new($op, Format::Bsr8x1),
             &DirectSparseBlock::<Portable, 2>::new($op, Format::Bsr8x1),
         )+]
     };

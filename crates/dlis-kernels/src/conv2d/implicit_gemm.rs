@@ -25,9 +25,7 @@ use dlis_model::{Conv2d, Window};
 
 use super::tile::{Block, COLUMNS, Geometry, operands, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{Portable, Simd, Work};
+use crate::simd::{Simd, Work, at_every_level};
 
 /// Most input channels whose taps are merged by rows.
 const FEW: usize = 4;
@@ -47,8 +45,9 @@ pub(crate) struct ImplicitGemm<S> {
 
 impl<S: Simd> ImplicitGemm<S> {
     /// `op` is `conv2d` or `linear`.
-    pub(crate) const fn new(op: &'static str, isa: &'static str) -> Self {
-        Self { id: KernelId::new(op, "f32", "dense", "implicit-gemm", isa), level: std::marker::PhantomData }
+    pub(crate) const fn new(op: &'static str) -> Self {
+        let id = KernelId::new(op, "f32", "dense", "implicit-gemm", S::LEVEL.name());
+        Self { id, level: std::marker::PhantomData }
     }
 }
 
@@ -257,15 +256,4 @@ fn tile_of<S: Simd, const ROWS: usize>(simd: S, block: &Block<'_>, first: usize,
     block.store(simd, first, sums);
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] = &[
-    #[cfg(target_arch = "x86_64")]
-    &ImplicitGemm::<Avx512>::new("conv2d", "avx512"),
-    #[cfg(target_arch = "x86_64")]
-    &ImplicitGemm::<Avx2>::new("conv2d", "avx2"),
-    &ImplicitGemm::<Portable>::new("conv2d", "portable"),
-    #[cfg(target_arch = "x86_64")]
-    &ImplicitGemm::<Avx512>::new("linear", "avx512"),
-    #[cfg(target_arch = "x86_64")]
-    &ImplicitGemm::<Avx2>::new("linear", "avx2"),
-    &ImplicitGemm::<Portable>::new("linear", "portable"),
-];
+pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(ImplicitGemm("conv2d"), ImplicitGemm("linear"));

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::simd::Simd;
 
 /// Most pixels of a tile. With two vectors of channels this makes 16 accumulators, two vectors of
-/// weights and a broadcast: as many as AVX2 has registers for is 6 rows, AVX-512 has room to spare.
+/// weights and a broadcast: as many as 16 registers have room for is 6 rows, 32 have room to spare.
 const MAX_ROWS: usize = 8;
 /// Vectors of output channels of a tile.
 pub(super) const COLUMNS: usize = 2;
@@ -20,7 +20,7 @@ const AHEAD: usize = 1024;
 
 /// Pixels of a full tile on this level.
 pub(super) const fn rows_of<S: Simd>() -> usize {
-    if S::LANES >= 16 { MAX_ROWS } else { 6 }
+    if S::REGISTERS >= 32 { MAX_ROWS } else { 6 }
 }
 
 /// A convolution and its tensors.

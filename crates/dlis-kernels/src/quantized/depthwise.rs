@@ -10,9 +10,7 @@ use dlis_model::Conv2d;
 
 use super::accepts::{self as quantized, Accepts, Integers};
 use super::output::{Output, Rows, Tensors};
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512Vnni, AvxVnni};
-use super::simd::{Dot, DotWork, Portable};
+use super::simd::{Dot, DotWork, at_every_level};
 use crate::accepts;
 
 /// Pixels computed together, for which a step's weights are loaded once.
@@ -29,8 +27,8 @@ struct Depthwise<D> {
 }
 
 impl<D: Dot> Depthwise<D> {
-    const fn new(isa: &'static str) -> Self {
-        Self { id: KernelId::new("conv2d", "u8", "int8", "depthwise", isa), level: std::marker::PhantomData }
+    const fn new() -> Self {
+        Self { id: KernelId::new("conv2d", "u8", "int8", "depthwise", D::NAME), level: std::marker::PhantomData }
     }
 }
 
@@ -223,12 +221,4 @@ impl<P: Dot> Row<'_, P> {
     }
 }
 
-pub(super) static KERNELS: &[&dyn Kernel] = &[
-    #[cfg(target_arch = "x86_64")]
-    &Depthwise::<Avx512Vnni>::new("avx512-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Depthwise::<AvxVnni>::new("avx2-vnni"),
-    #[cfg(target_arch = "x86_64")]
-    &Depthwise::<Avx2>::new("avx2"),
-    &Depthwise::<Portable>::new("portable"),
-];
+pub(super) static KERNELS: &[&dyn Kernel] = at_every_level!(Depthwise());

@@ -10,10 +10,16 @@ use dlis_hw::{Hardware, SimdLevel};
 
 use crate::half::widen;
 
+mod levels;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use levels::at_every_level;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
@@ -27,6 +33,8 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     const LEVEL: SimdLevel;
     /// Elements of a vector.
     const LANES: usize;
+    /// Registers that hold a vector, which bound how many sums a tile has.
+    const REGISTERS: usize;
     /// A vector of `LANES` f32.
     type Vector: Copy + Debug;
 
@@ -291,6 +299,8 @@ mod tests {
             check::<Avx2>(&hw);
             check::<Avx512>(&hw);
         }
+        #[cfg(target_arch = "aarch64")]
+        check::<Neon>(&hw);
     }
 
     #[test]
@@ -299,5 +309,7 @@ mod tests {
         assert!(Portable::new(&hw).is_some());
         #[cfg(target_arch = "x86_64")]
         assert!(Avx2::new(&hw).is_none() && Avx512::new(&hw).is_none());
+        #[cfg(target_arch = "aarch64")]
+        assert!(Neon::new(&hw).is_none());
     }
 }

@@ -13,6 +13,8 @@ impl Simd for Portable {
     const LEVEL: SimdLevel = SimdLevel::Portable;
     // The width of SSE2 and NEON, the baselines of the 64-bit targets.
     const LANES: usize = 4;
+    // Of x86-64, which has the fewest.
+    const REGISTERS: usize = 16;
     type Vector = [f32; 4];
 
     fn new(_hw: &Hardware) -> Option<Self> {

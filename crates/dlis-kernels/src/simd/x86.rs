@@ -10,7 +10,7 @@ use super::{Simd, Work};
 /// Defines the token of a level: its instructions differ in name and width alone.
 macro_rules! level {
     (
-        $name:ident, $vector:ident, $lanes:literal, $features:literal = $($feature:tt)&&+,
+        $name:ident, $vector:ident, $lanes:literal of $registers:literal, $features:literal = $($feature:tt)&&+,
         $set1:ident $fmadd:ident $add:ident $max:ident $min:ident $loadu:ident $storeu:ident,
         $load_halves:ident $widen:ident $extend:ident $multiply:ident $splat_int:ident $store_ints:ident,
         $and:ident $load_even:ident $quads:ident $fourfold:ident $load_where:ident $load_even_where:ident,
@@ -23,6 +23,7 @@ macro_rules! level {
         impl Simd for $name {
             const LEVEL: SimdLevel = SimdLevel::$name;
             const LANES: usize = $lanes;
+            const REGISTERS: usize = $registers;
             type Vector = $vector;
 
             fn new(hw: &Hardware) -> Option<Self> {
@@ -434,14 +435,14 @@ unsafe fn even_of_some_of_thirty_two(from: *const f32, which: u32) -> __m512 {
 }
 
 level!(
-    Avx2, __m256, 8, "avx2,fma,f16c" = "avx2" && "fma" && "f16c",
+    Avx2, __m256, 8 of 16, "avx2,fma,f16c" = "avx2" && "fma" && "f16c",
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_max_ps _mm256_min_ps _mm256_loadu_ps _mm256_storeu_ps,
     _mm_loadu_si128 _mm256_cvtph_ps _mm256_cvtepu16_epi32 _mm256_mullo_epi32 _mm256_set1_epi32 _mm256_storeu_si256,
     _mm256_and_ps even_of_sixteen two_quads two_fourfold some_of_eight even_of_some_of_sixteen,
     eight_shifted_up eight_shifted_down even_of_two_eights odd_of_two_eights permuted_eight _mm_set1_epi16
 );
 level!(
-    Avx512, __m512, 16,
+    Avx512, __m512, 16 of 32,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma" = "avx512f" && "avx512bw" && "avx512dq" && "avx512vl" && "avx2" && "fma",
     _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_max_ps _mm512_min_ps _mm512_loadu_ps _mm512_storeu_ps,
     _mm256_loadu_si256 _mm512_cvtph_ps _mm512_cvtepu16_epi32 _mm512_mullo_epi32 _mm512_set1_epi32 _mm512_storeu_si512,

@@ -25,9 +25,7 @@ pub(super) use self::packed::Packed;
 use super::implicit_gemm::as_conv;
 use super::tile::{Block, COLUMNS, Geometry, Sums, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{Portable, Simd, Work};
+use crate::simd::{Simd, Work, at_every_level};
 
 /// Terms decoded at a time: 20 KiB of two vectors of AVX-512. A multiple of all terms that share a byte.
 const TERMS: usize = 160;
@@ -237,13 +235,7 @@ fn chunk_of<S: Simd, const ROWS: usize>(
 
 macro_rules! kernels {
     ($($op:literal: $($format:ident)+),+) => {
-        &[$($(
-            #[cfg(target_arch = "x86_64")]
-            &DecodedGemm::<Avx512>::new($op, Format::$format),
-            #[cfg(target_arch = "x86_64")]
-            &DecodedGemm::<Avx2>::new($op, Format::$format),
-            &DecodedGemm::<Portable>::new($op, Format::$format),
-        )+)+]
+        at_every_level!($($(DecodedGemm($op, Format::$format)),+),+)
     };
 }
 

@@ -21,9 +21,7 @@ use self::three::Three;
 use super::decoded::Packed;
 use super::tile::{operands, rectify};
 use crate::accepts::{self, Accepts};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{Portable, Simd, Work};
+use crate::simd::{Simd, Work, at_every_level};
 
 /// Pixels computed together: enough independent sums to hide the latency of a multiply-add.
 const PIXELS: usize = 8;
@@ -317,13 +315,7 @@ impl<P: Simd> Row<'_, P> {
 
 macro_rules! kernels {
     ($($format:ident)+) => {
-        &[$(
-            #[cfg(target_arch = "x86_64")]
-            &Depthwise::<Avx512>::new(Format::$format),
-            #[cfg(target_arch = "x86_64")]
-            &Depthwise::<Avx2>::new(Format::$format),
-            &Depthwise::<Portable>::new(Format::$format),
-        )+]
+        at_every_level!($(Depthwise(Format::$format)),+)
     };
 }
 

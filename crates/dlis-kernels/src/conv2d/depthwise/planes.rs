@@ -23,8 +23,8 @@ use crate::axis::Axis;
 use crate::conv2d::tile::{operands, rectify};
 use crate::epilogue::activate;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{MOST_LANES, Portable, Simd, Work};
+use crate::simd::Avx2;
+use crate::simd::{MOST_LANES, Simd, Work, at_every_level};
 
 /// Most taps of a window.
 const MOST: usize = 49;
@@ -334,16 +334,4 @@ impl Outputs<'_> {
     }
 }
 
-macro_rules! kernels {
-    ($($format:ident)+) => {
-        &[$(
-            #[cfg(target_arch = "x86_64")]
-            &DepthwisePlanes::<Avx512>::new(Format::$format),
-            #[cfg(target_arch = "x86_64")]
-            &DepthwisePlanes::<Avx2>::new(Format::$format),
-            &DepthwisePlanes::<Portable>::new(Format::$format),
-        )+]
-    };
-}
-
-pub(crate) static KERNELS: &[&dyn Kernel] = kernels!(DenseF32 DenseF16);
+pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(DepthwisePlanes(Format::DenseF32), DepthwisePlanes(Format::DenseF16));

@@ -78,7 +78,7 @@ impl<P: Simd> Row<'_, P> {
             // As many sums and inputs as there are registers for.
             x += match left {
                 0 => self.edge(simd, &run),
-                8.. if S::LANES >= 16 => self.inside::<S, STRIDE, 8>(simd, &run),
+                8.. if S::REGISTERS >= 32 => self.inside::<S, STRIDE, 8>(simd, &run),
                 4.. => self.inside::<S, STRIDE, 4>(simd, &run),
                 2.. => self.inside::<S, STRIDE, 2>(simd, &run),
                 _ => self.inside::<S, STRIDE, 1>(simd, &run),

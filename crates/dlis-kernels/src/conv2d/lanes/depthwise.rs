@@ -17,9 +17,7 @@ use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
 use crate::conv2d::tile::{operands, rectify};
 use crate::epilogue::activate;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{Portable, Simd, Work};
+use crate::simd::{Simd, Work, at_every_level};
 
 /// Most neighbouring outputs at a time.
 const RUN: usize = 4;
@@ -218,16 +216,4 @@ impl<P: Simd> Row<'_, P> {
     }
 }
 
-macro_rules! kernels {
-    ($($format:ident),+) => {
-        &[$(
-            #[cfg(target_arch = "x86_64")]
-            &Depthwise::<Avx512>::new(Format::$format),
-            #[cfg(target_arch = "x86_64")]
-            &Depthwise::<Avx2>::new(Format::$format),
-            &Depthwise::<Portable>::new(Format::$format),
-        )+]
-    };
-}
-
-pub(crate) static KERNELS: &[&dyn Kernel] = kernels!(DenseF32, DenseF16);
+pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(Depthwise(Format::DenseF32), Depthwise(Format::DenseF16));

@@ -30,9 +30,7 @@ use self::patch::{Patch, Pixel};
 use self::tile::Task;
 use super::tile::operands;
 use crate::accepts::{self, Accepts};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{Portable, Simd};
+use crate::simd::{Simd, at_every_level};
 
 /// Tasks that there should be for each worker.
 const TASKS: usize = 8;
@@ -59,7 +57,7 @@ impl<S: Simd> ImageLanes<S> {
 
 /// Sums that a level has registers for.
 const fn sums<S: Simd>() -> usize {
-    if S::LANES >= 16 { 16 } else { 8 }
+    if S::REGISTERS >= 32 { 16 } else { 8 }
 }
 
 impl<S: Simd> Kernel for ImageLanes<S> {
@@ -174,17 +172,5 @@ impl<S: Simd> Prepared for PreparedLanes<S> {
     }
 }
 
-macro_rules! kernels {
-    ($($format:ident),+) => {
-        &[$(
-            #[cfg(target_arch = "x86_64")]
-            &ImageLanes::<Avx512>::new(Format::$format),
-            #[cfg(target_arch = "x86_64")]
-            &ImageLanes::<Avx2>::new(Format::$format),
-            &ImageLanes::<Portable>::new(Format::$format),
-        )+]
-    };
-}
-
-pub(crate) static KERNELS: &[&dyn Kernel] = kernels!(DenseF32, CsrF32, CsrF16);
+pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(ImageLanes(Format::DenseF32), ImageLanes(Format::CsrF32), ImageLanes(Format::CsrF16));
 pub(crate) use depthwise::KERNELS as DEPTHWISE;

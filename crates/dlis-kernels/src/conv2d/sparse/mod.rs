@@ -39,8 +39,8 @@ use super::tile::{operands, rectify};
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{Portable, Simd, Work};
+use crate::simd::Avx2;
+use crate::simd::{Portable, Simd, Work, at_every_level};
 
 /// Bytes of the input that a part of the columns reads: with the sums they should fit a small first-level cache.
 const PART_BYTES: usize = 28 << 10;
@@ -528,13 +528,7 @@ impl<P: Simd> Tile<'_, P> {
 
 macro_rules! kernels {
     ($($op:literal $format:ident),+) => {
-        &[$(
-            #[cfg(target_arch = "x86_64")]
-            &DirectSparse::<Avx512>::new($op, Format::$format),
-            #[cfg(target_arch = "x86_64")]
-            &DirectSparse::<Avx2>::new($op, Format::$format),
-            &DirectSparse::<Portable>::new($op, Format::$format),
-        )+]
+        at_every_level!($(DirectSparse($op, Format::$format)),+)
     };
 }
 

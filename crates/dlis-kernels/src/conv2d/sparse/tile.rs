@@ -16,10 +16,10 @@ pub(super) const MAX_SUMS: usize = 16 * 8 * 16;
 
 /// Most vectors of outputs of a tile whose blocks have this many output channels.
 pub(super) const fn most_vectors<S: Simd>(height: usize) -> usize {
-    // Sums, and for tall blocks the inputs that they share, must fit the registers: 32 of AVX-512, else 16.
+    // Sums, and for tall blocks the inputs that they share, must fit the registers.
     if height == 1 {
         MAX_VECTORS
-    } else if S::LANES >= 16 {
+    } else if S::REGISTERS >= 32 {
         4
     } else {
         2

@@ -32,9 +32,7 @@ use dlis_model::{Conv2d, Window};
 use self::transform::MOST;
 use super::tile::{COLUMNS, Geometry, Tensors, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{Portable, Simd, Work};
+use crate::simd::{Simd, Work, at_every_level};
 
 /// Bytes of transformed inputs that are computed before they are used.
 const INPUT_BYTES: usize = 2 << 20;
@@ -460,15 +458,4 @@ fn outputs<S: Simd, P: Simd, const TILE: usize>(
     }
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] = &[
-    #[cfg(target_arch = "x86_64")]
-    &Winograd::<Avx512, 4>::new(),
-    #[cfg(target_arch = "x86_64")]
-    &Winograd::<Avx512, 2>::new(),
-    #[cfg(target_arch = "x86_64")]
-    &Winograd::<Avx2, 4>::new(),
-    #[cfg(target_arch = "x86_64")]
-    &Winograd::<Avx2, 2>::new(),
-    &Winograd::<Portable, 4>::new(),
-    &Winograd::<Portable, 2>::new(),
-];
+pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(Winograd<4>(), Winograd<2>());

@@ -30,9 +30,7 @@ use self::pack::{Packed, Packing};
 use self::tile::Task;
 use super::accepts::{self as quantized, Accepts, Integers};
 use super::output::{Output, Rows, Tensors};
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512Vnni, AvxVnni};
-use super::simd::{Dot, Portable};
+use super::simd::{Dot, at_every_level};
 use crate::accepts;
 use crate::conv2d::implicit_gemm::as_conv;
 
@@ -53,8 +51,8 @@ struct Gemm<D> {
 
 impl<D: Dot> Gemm<D> {
     /// `op` is `conv2d` or `linear`, `format` of integers or ternary.
-    const fn new(op: &'static str, format: Format, isa: &'static str) -> Self {
-        let id = KernelId::new(op, "u8", format.name(), "implicit-gemm", isa);
+    const fn new(op: &'static str, format: Format) -> Self {
+        let id = KernelId::new(op, "u8", format.name(), "implicit-gemm", D::NAME);
         Self { id, format, level: std::marker::PhantomData }
     }
 }
@@ -255,16 +253,8 @@ impl<D: Dot> Prepared for PreparedGemm<D> {
 
 /// A kernel for each operation and format, on each level.
 macro_rules! kernels {
-    ($($op:literal $format:ident),*) => {
-        &[$(
-            #[cfg(target_arch = "x86_64")]
-            &Gemm::<Avx512Vnni>::new($op, Format::$format, "avx512-vnni"),
-            #[cfg(target_arch = "x86_64")]
-            &Gemm::<AvxVnni>::new($op, Format::$format, "avx2-vnni"),
-            #[cfg(target_arch = "x86_64")]
-            &Gemm::<Avx2>::new($op, Format::$format, "avx2"),
-            &Gemm::<Portable>::new($op, Format::$format, "portable"),
-        )*]
+    ($($op:literal $format:ident),+) => {
+        at_every_level!($(Gemm($op, Format::$format)),+)
     };
 }
 

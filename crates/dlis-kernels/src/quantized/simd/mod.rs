@@ -8,16 +8,24 @@ use std::fmt::Debug;
 
 use dlis_hw::Hardware;
 
+mod levels;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use levels::at_every_level;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::{Neon, NeonDotprod};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512Vnni, AvxVnni};
 
 /// Proof that this machine has a level, and the operations of that level.
 pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
+    /// The name of the level in the ids of kernels.
+    const NAME: &'static str;
     /// 32-bit lanes of a vector.
     const LANES: usize;
     /// Rows of a full tile of two vectors a row: as many as there are registers for.
@@ -337,6 +345,11 @@ mod tests {
             check::<AvxVnni>(&hw);
             check::<Avx512Vnni>(&hw);
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            check::<Neon>(&hw);
+            check::<NeonDotprod>(&hw);
+        }
     }
 
     #[test]
@@ -350,5 +363,17 @@ mod tests {
         let mut plain = hw;
         plain.isa_flags.retain(|flag| !flag.contains("vnni"));
         assert!(AvxVnni::new(&plain).is_none() && Avx512Vnni::new(&plain).is_none());
+    }
+
+    #[test]
+    #[cfg(target_arch = "aarch64")]
+    fn levels_and_extensions_can_be_withheld() {
+        use dlis_hw::SimdLevel;
+        let hw = Hardware::detect();
+        let portable = hw.with_simd(SimdLevel::Portable);
+        assert!(Neon::new(&portable).is_none() && NeonDotprod::new(&portable).is_none());
+        let mut plain = hw;
+        plain.isa_flags.retain(|flag| flag != "asimddp");
+        assert!(Neon::new(&plain).is_some() && NeonDotprod::new(&plain).is_none());
     }
 }

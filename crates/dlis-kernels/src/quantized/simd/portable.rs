@@ -15,6 +15,7 @@ const LANES: usize = 4;
 const WHOLE: f32 = 12_582_912.0;
 
 impl Dot for Portable {
+    const NAME: &'static str = "portable";
     const LANES: usize = LANES;
     const ROWS: usize = 4;
     const OFFSET: i32 = 0;

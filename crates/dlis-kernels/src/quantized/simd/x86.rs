@@ -10,7 +10,7 @@ use super::{Dot, DotWork};
 /// What the two levels of 256 bits share.
 macro_rules! half {
     (
-        $(#[$doc:meta])* $name:ident, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
+        $(#[$doc:meta])* $name:ident, $isa:literal, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
         quads $quads:ty, prepare $prepare:ident, dot $dot:ident
     ) => {
         $(#[$doc])*
@@ -18,6 +18,7 @@ macro_rules! half {
         pub(crate) struct $name(());
 
         impl Dot for $name {
+            const NAME: &'static str = $isa;
             const LANES: usize = 8;
             const ROWS: usize = 4;
             const OFFSET: i32 = $offset;
@@ -216,12 +217,12 @@ macro_rules! half {
 
 half!(
     /// Proof that the machine has AVX2.
-    Avx2, "avx2,fma" = "avx2" && "fma", None, offset 128,
+    Avx2, "avx2", "avx2,fma" = "avx2" && "fma", None, offset 128,
     quads (__m256i, __m256i), prepare magnitudes, dot dot_by_magnitudes
 );
 half!(
     /// Proof that the machine has AVX-VNNI, the instruction of AVX-512 VNNI for vectors of 256 bits.
-    AvxVnni, "avx2,fma,avxvnni" = "avx2" && "fma" && "avxvnni", Some("avx_vnni"), offset 0,
+    AvxVnni, "avx2-vnni", "avx2,fma,avxvnni" = "avx2" && "fma" && "avxvnni", Some("avx_vnni"), offset 0,
     quads __m256i, prepare as_is, dot dot_vnni
 );
 
@@ -275,6 +276,7 @@ fn dot_vnni(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
 pub(crate) struct Avx512Vnni(());
 
 impl Dot for Avx512Vnni {
+    const NAME: &'static str = "avx512-vnni";
     const LANES: usize = 16;
     const ROWS: usize = 8;
     const OFFSET: i32 = 0;
