@@ -68,7 +68,7 @@
 //!
 //! # The contract
 //!
-//! Each case is tried in every pair of input and output layouts and every weight format;
+//! Each case is tried in every pair of input and output layouts that its batch can be in and every weight format;
 //! [`Kernel::support`](dlis_backend::Kernel::support) decides which are run. Then:
 //!
 //! - the result is within the [`Tolerance`] of the [`reference`](fn@reference): a bound on the rounding of

@@ -1,13 +1,14 @@
 //! Random cases.
 
-use dlis_backend::Operation;
+use dlis_backend::{Layout, Operation};
 use dlis_model::{Activation, Conv2d, Linear, Pool, Window};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::case::Case;
 
-/// Any valid case of a bounded size: at most 40 channels, images of at most 12x12, batches of 3. It
+/// Any valid case of a bounded size: at most 40 channels, images of at most 12x12 in
+/// batches of 3 or 6x6 in batches of 16. It
 /// shrinks towards few channels, small images and plain windows.
 pub fn any_case() -> impl Strategy<Value = Case> + Clone {
     let case = prop_oneof![
@@ -54,7 +55,10 @@ fn window() -> impl Strategy<Value = Window> {
 }
 
 fn image() -> impl Strategy<Value = [usize; 3]> {
-    (1_usize..4, 1_usize..13, 1_usize..13).prop_map(|(n, h, w)| [n, h, w])
+    let few = (1_usize..4, 1_usize..13, 1_usize..13);
+    // A whole group of images, which can be lanes.
+    let group = (Just(Layout::LANES), 1_usize..7, 1_usize..7);
+    prop_oneof![3 => few, 1 => group].prop_map(|(n, h, w)| [n, h, w])
 }
 
 fn convolution() -> impl Strategy<Value = Parts> {

@@ -105,4 +105,16 @@ mod tests {
         assert_eq!(tensor.in_layout(Layout::Nchw), tensor.values());
         assert_eq!(tensor.at([0, 1, 0, 2]), 30.0);
     }
+
+    #[test]
+    fn lanes_put_the_images_of_a_group_side_by_side() {
+        let dims = [32, 2, 1, 3];
+        let tensor = Tensor::new(dims, indices(dims).map(|[n, c, _, x]| (100 * n + 10 * c + x) as f32).collect());
+        let lanes = tensor.in_layout(Layout::Nhwc16n);
+        let of = |column: usize, channel: usize| &lanes[(column * 2 + channel) * 16..][..2];
+        assert_eq!([of(0, 0), of(0, 1), of(2, 1)], [[0.0, 100.0], [10.0, 110.0], [12.0, 112.0]]);
+        // The second group begins where the first ends.
+        assert_eq!(lanes[16 * 6], 1600.0);
+        assert_eq!(Tensor::from_layout(dims, Layout::Nhwc16n, &lanes), tensor);
+    }
 }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use dlis_backend::{Backend, Epilogue, Layout, OpSpec, Operation, Program, Slot, SlotId, Step, TensorSpec};
 use dlis_formats::DType;
 
-use crate::choose::{Choices, conversion_kernel};
+use crate::choose::Choices;
+use crate::conversions::conversion_kernel;
 use crate::error::PlanError;
-use crate::layouts::other;
+use crate::forms::{CONVERTED, Existing, Form, MADE};
 use crate::lower::{Lowered, Source};
 use crate::memory::{Buffer, assign};
 use crate::types::{Quantizations, Types};
@@ -150,35 +151,30 @@ impl<'a> Emitter<'a> {
 
     /// The slot of a tensor in an element type and layout, made of what there is of it if need be.
     fn obtain(&mut self, tensor: usize, dtype: DType, layout: Layout, layer: &str) -> Result<SlotId, PlanError> {
-        let there = |dtype, layout| self.slots.get(&(tensor, dtype, layout)).copied();
-        if let Some(slot) = there(dtype, layout) {
+        if let Some(&slot) = self.slots.get(&(tensor, dtype, layout)) {
             return Ok(slot);
         }
         let made = self.lowered.made_as(tensor);
-        let opposite = if dtype == DType::U8 { DType::F32 } else { DType::U8 };
-        let from = match (there(dtype, other(layout)), there(opposite, layout)) {
-            (Some(reordered), Some(converted)) => {
-                let costs = &self.choices.tensors[tensor];
-                let kind = usize::from(dtype != made);
-                let reorder = costs.reorder[kind][other(layout) as usize];
-                if reorder <= costs.convert[layout as usize] { reordered } else { converted }
-            }
-            (Some(slot), None) | (None, Some(slot)) => slot,
-            // It is there as it was made alone, and both have to change.
-            (None, None) if self.choices.tensors[tensor].converts_first(other(layout)) => {
-                self.obtain(tensor, dtype, other(layout), layer)?
-            }
-            (None, None) => self.obtain(tensor, opposite, layout, layer)?,
-        };
-        let (spec, buffer) = self.specs[from.0];
-        let wanted = spec.with_layout(layout).with_dtype(dtype);
-        let slot = if spec.dtype == dtype && spec.is_in(layout) {
-            self.specs.push((wanted, buffer));
-            SlotId(self.specs.len() - 1)
-        } else {
-            self.convert(tensor, from, wanted, layer)?
-        };
-        self.slots.insert((tensor, dtype, layout), slot);
+        let types = [made, if made == DType::U8 { DType::F32 } else { DType::U8 }];
+        let has = tensor.checked_sub(1).map_or(Layout::Nchw, |op| self.choices.ops[op].layout);
+        let mut existing = Existing::new(has);
+        let there = |form: &Form| self.slots.contains_key(&(tensor, types[form.kind], form.layout));
+        Form::all().filter(there).for_each(|form| existing.insert(form));
+        let to = Form { kind: if dtype == made { MADE } else { CONVERTED }, layout };
+        let way = self.choices.tensors[tensor].way(&existing, to);
+        let mut slot = self.slots[&(tensor, types[way.from.kind], way.from.layout)];
+        for form in way.by.into_iter().chain([to]) {
+            let (spec, buffer) = self.specs[slot.0];
+            let wanted = spec.with_layout(form.layout).with_dtype(types[form.kind]);
+            slot = if spec.dtype == wanted.dtype && spec.is_in(wanted.layout) {
+                // The same bytes under another name.
+                self.specs.push((wanted, buffer));
+                SlotId(self.specs.len() - 1)
+            } else {
+                self.convert(tensor, slot, wanted, layer)?
+            };
+            self.slots.insert((tensor, wanted.dtype, wanted.layout), slot);
+        }
         Ok(slot)
     }
 

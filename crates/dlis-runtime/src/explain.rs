@@ -127,8 +127,14 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
                     Support::No(reason) => reason.into_owned(),
                     Support::Yes => "another comes first".to_owned(),
                 };
-                let reasons = Layout::STRIDED.map(reason);
-                if reasons[0] == reasons[1] { reasons[0].clone() } else { format!("{} / {}", reasons[0], reasons[1]) }
+                let layouts = Layout::ALL.into_iter().filter(|layout| layout.takes(step.op.output.batch));
+                let mut reasons: Vec<String> = Vec::new();
+                for reason in layouts.map(reason) {
+                    if !reasons.contains(&reason) {
+                        reasons.push(reason);
+                    }
+                }
+                reasons.join(" / ")
             }
         };
         KernelVerdict { kernel: id, reason }

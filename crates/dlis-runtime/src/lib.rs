@@ -23,9 +23,11 @@
 #![forbid(unsafe_code)]
 
 mod choose;
+mod conversions;
 mod emit;
 mod error;
 mod explain;
+mod forms;
 mod layouts;
 mod lower;
 mod memory;

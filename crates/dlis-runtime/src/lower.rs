@@ -1,6 +1,6 @@
 //! From a graph to operations: batch-norms folded, activations and residual additions fused.
 
-use dlis_backend::{Epilogue, OpSpec, Operation, TensorSpec};
+use dlis_backend::{Epilogue, Layout, OpSpec, Operation, TensorSpec};
 use dlis_formats::{DType, Format, Quantization, Weight};
 use dlis_model::{Network, Op, Shape, Value, fold_batch_norm};
 
@@ -67,7 +67,7 @@ pub struct LoweredOp {
 
 impl LoweredOp {
     /// What a kernel is asked to execute, for a batch and with all tensors in one layout.
-    pub fn spec(&self, batch: usize, layout: dlis_backend::Layout) -> OpSpec {
+    pub fn spec(&self, batch: usize, layout: Layout) -> OpSpec {
         let tensor = |shape: &Shape, dtype| {
             TensorSpec::f32(batch, [shape.channels, shape.height, shape.width], layout).with_dtype(dtype)
         };
@@ -78,6 +78,19 @@ impl LoweredOp {
             epilogue: self.epilogue,
             weight: self.weight.as_ref().map(Weight::format),
         }
+    }
+
+    /// The layouts that all its tensors can be in, for a batch. Flattened operands come in NCHW order, so that images
+    /// of theirs are no lanes.
+    pub(crate) fn layouts(&self, batch: usize) -> impl Iterator<Item = Layout> + use<> {
+        let is_flat = |source: Source| matches!(source, Source::Flat { .. });
+        let flat = |shape: &Shape| TensorSpec::f32(batch, [shape.channels, shape.height, shape.width], Layout::Nchw);
+        let inputs = self.inputs.iter().zip(&self.input_shapes).map(|(&source, shape)| (source, shape));
+        let operands = inputs.chain(self.residual.map(|source| (source, &self.output_shape)));
+        let flats: Vec<TensorSpec> =
+            operands.filter(|&(source, _)| is_flat(source)).map(|(_, shape)| flat(shape)).collect();
+        let takes = move |layout: &Layout| layout.takes(batch) && flats.iter().all(|flat| flat.is_in(*layout));
+        Layout::ALL.into_iter().filter(takes)
     }
 
     /// The moving of a tensor to another layout or element type, for whoever measures it.

@@ -104,7 +104,7 @@ pub struct OpCandidates {
     pub macs: u64,
     /// Bytes that must move: activations and weights as stored, once each.
     pub bytes: u64,
-    /// The ways, of either layout.
+    /// The ways, of every layout.
     pub candidates: Vec<CandidateTime>,
 }
 

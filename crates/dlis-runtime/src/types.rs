@@ -1,6 +1,6 @@
 //! The element type of every tensor: f32, or u8 where the network says what its elements stand for.
 
-use dlis_backend::{Backend, Layout, OpQuantization, Operation};
+use dlis_backend::{Backend, OpQuantization, Operation};
 use dlis_formats::{DType, Format, Quantization, Weight};
 
 use crate::lower::{Lowered, LoweredOp, Source};
@@ -159,7 +159,7 @@ fn wishes(lowered: &Lowered, index: usize) -> Vec<Types> {
 /// Whether some kernel executes the operation in some layout.
 fn executable(op: &LoweredOp, backend: &dyn Backend, batch: usize) -> bool {
     let kernels = || backend.kernels().iter().filter(|kernel| kernel.id().op() == op.operation.name());
-    Layout::STRIDED.into_iter().any(|layout| {
+    op.layouts(batch).any(|layout| {
         let spec = op.spec(batch, layout);
         kernels().any(|kernel| kernel.support(&spec, backend.hardware()).is_yes())
     })

@@ -1,6 +1,7 @@
 //! The hand-written cases: the shapes on which kernels go wrong.
 
 mod convolutions;
+mod lanes;
 mod layers;
 mod networks;
 mod specials;
@@ -19,6 +20,7 @@ const ACTIVATIONS: [Activation; 3] = [Activation::Relu, Activation::Relu6, Activ
 pub fn cases() -> Vec<Case> {
     let mut cases = convolutions::cases();
     cases.extend(layers::cases());
+    cases.extend(lanes::cases());
     cases.extend(networks::cases());
     cases.extend(specials::cases());
     cases

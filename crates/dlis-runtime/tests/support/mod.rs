@@ -4,6 +4,7 @@
 pub(crate) mod anything;
 pub(crate) mod compressed;
 pub(crate) mod integers;
+pub(crate) mod lanes;
 pub(crate) mod oracle;
 pub(crate) mod random_graph;
 

@@ -1,10 +1,15 @@
-//! A tensor in another layout: a transposition of channels and pixels, image by image.
+//! A tensor in another layout: a transposition of channels and pixels, image by image, or of a group of images and
+//! what they consist of.
+
+mod lanes;
+mod square;
 
 use dlis_backend::{
     Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
     Support,
 };
 use dlis_hw::Hardware;
+use lanes::Lanes;
 
 use crate::accepts::{self, Accepts};
 use crate::blocks::{BLOCK, for_each_block};
@@ -28,7 +33,8 @@ impl Kernel for Reorder {
 
     fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
         let Operation::Reorder = op.operation else { return accepts::another_operation() };
-        support::f32_tensors(op).and(|| support::each_in(op, &Layout::STRIDED)).and(|| Accepts::PLAIN.check(&alike(op)))
+        let extents = || Support::when(op.extents_agree(), "the extents of its tensors do not fit together");
+        support::f32_tensors(op).and(extents).and(|| Accepts::ANY_LAYOUT.check(&alike(op)))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -37,14 +43,28 @@ impl Kernel for Reorder {
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         match self.support(op, hw) {
-            Support::Yes => Ok(Box::new(PreparedReorder(Transposition::of(op, TILE)))),
+            Support::Yes => Ok(Box::new(match lanes(op) {
+                Some(lanes) => PreparedReorder::Lanes(lanes),
+                None => PreparedReorder::Images(Transposition::of(op, TILE)),
+            })),
             no => Err(accepts::unsupported(self, op, no)),
         }
     }
 }
 
+/// Between which layouts a tensor moves.
 #[derive(Debug)]
-struct PreparedReorder(Transposition);
+enum PreparedReorder {
+    /// Two in which images keep to themselves, or two that are the same bytes.
+    Images(Transposition),
+    /// From or to that of images as lanes.
+    Lanes(Lanes),
+}
+
+/// How images become lanes or cease to be, if they do.
+fn lanes(op: &OpSpec) -> Option<Lanes> {
+    op.common_layout().map_or_else(|| Lanes::of(&op.inputs[0], &op.output), |_| None)
+}
 
 impl Prepared for PreparedReorder {
     fn footprint(&self, _threads: usize) -> Footprint {
@@ -52,7 +72,11 @@ impl Prepared for PreparedReorder {
     }
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        self.0.run(io.input(0).f32(), io.output().f32(), parallel);
+        let input = io.input(0).f32();
+        match self {
+            Self::Images(images) => images.run(input, io.output().f32(), parallel),
+            Self::Lanes(lanes) => lanes.run(input, io.output().f32(), parallel),
+        }
     }
 }
 
@@ -64,7 +88,7 @@ pub(crate) fn alike(op: &OpSpec) -> OpSpec {
     alike
 }
 
-/// How elements move from one layout to the other.
+/// How elements move from one strided layout to the other.
 #[derive(Debug)]
 pub(crate) struct Transposition {
     /// Rows and columns of an image of the output; `None` where both layouts are the same bytes.
@@ -80,7 +104,7 @@ impl Transposition {
             _ if op.common_layout().is_some() => None,
             Layout::Nhwc => Some([pixels, channels]),
             Layout::Nchw => Some([channels, pixels]),
-            Layout::Nhwc16n => None,
+            Layout::Nhwc16n => unreachable!("support, or whoever asked for it, has ruled lanes out"),
         };
         Self { shape, tile }
     }
@@ -142,14 +166,14 @@ mod tests {
     use dlis_backend::{Epilogue, TensorSpec};
 
     use super::*;
-    use crate::testing::{at, build, integers, run};
+    use crate::testing::{at, batch_of, build, integers, run};
 
     #[test]
     fn elements_keep_their_places() {
-        for from in Layout::STRIDED {
-            for to in Layout::STRIDED {
+        for from in Layout::ALL {
+            for to in Layout::ALL {
                 for extents in [[1, 1, 1], [7, 1, 1], [1, 5, 5], [3, 32, 32], [16, 4, 4], [33, 3, 17]] {
-                    let input = TensorSpec::f32(2, extents, from);
+                    let input = TensorSpec::f32(batch_of(from).max(batch_of(to)), extents, from);
                     let output = input.with_layout(to);
                     let (operation, epilogue) = (Operation::Reorder, Epilogue::NONE);
                     let op = OpSpec { operation, inputs: vec![input], output, epilogue, weight: None };
@@ -158,6 +182,19 @@ mod tests {
                     let found = run(&Reorder, &op, OpWeights::default(), &[&data], None);
                     assert_eq!(found, expected, "{op} {from} {to}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn part_of_a_group_of_images_is_refused() {
+        let hw = Hardware::detect();
+        for (from, to) in [(Layout::Nchw, Layout::Nhwc16n), (Layout::Nhwc16n, Layout::Nhwc)] {
+            for batch in [8, 16, 24, 32] {
+                let input = TensorSpec::f32(batch, [3, 4, 4], from);
+                let (operation, output, epilogue) = (Operation::Reorder, input.with_layout(to), Epilogue::NONE);
+                let op = OpSpec { operation, inputs: vec![input], output, epilogue, weight: None };
+                assert_eq!(Reorder.support(&op, &hw).is_yes(), batch % 16 == 0, "{op} {from} {to}");
             }
         }
     }
