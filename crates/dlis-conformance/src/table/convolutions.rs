@@ -105,6 +105,11 @@ fn groups() -> Vec<Case> {
         }
     }
     let mut each = |name: &str, size, channels, window| cases.push(conv(name, size, depthwise(channels, window)));
+    // Rows that are whole vectors of one level or another, and planes that are one.
+    for [h, w] in [[1, 8], [3, 16], [2, 48], [4, 4], [2, 2], [2, 8]] {
+        each(&format!("depthwise 3x3 on {h}x{w}"), [1, h, w], 3, SAME);
+        each(&format!("depthwise 3x3 stride 2 to {h}x{w}"), [1, 2 * h, 2 * w], 3, SAME.with_stride(2));
+    }
     each("depthwise 5x5", [1, 7, 9], 11, Window::square(5).with_padding(2));
     each("depthwise 7x7 stride 2", [1, 9, 11], 18, Window::square(7).with_padding(3).with_stride(2));
     each("depthwise 1x1", [1, 4, 5], 6, Window::square(1));

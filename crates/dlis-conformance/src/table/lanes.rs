@@ -48,6 +48,10 @@ fn convolutions() -> Vec<Case> {
         conv("1x1", [TWO, 2, 3], [9, 33, 1], square(1)),
         conv("1x1 on one pixel", [TWO, 1, 1], [33, 20, 1], square(1)),
         conv("1x1 stride 2", [ONE, 5, 4], [6, 7, 1], square(1).with_stride(2)),
+        // As many channels as are read in several parts, and as many outputs as are divided among workers.
+        conv("3x3 of many channels", [ONE, 4, 5], [44, 6, 1], SAME).with_activation(Activation::Relu),
+        conv("1x1 of many channels", [ONE, 2, 4], [200, 3, 1], square(1)).with_residual(),
+        conv("1x1 to many channels", [ONE, 2, 2], [3, 130, 1], square(1)),
         conv("one channel and one pixel", [ONE, 1, 1], [1, 1, 1], square(1)),
         conv("depthwise 3x3", [ONE, 5, 6], [7, 7, 7], SAME),
         conv("depthwise 3x3", [TWO, 3, 4], [5, 5, 5], SAME),

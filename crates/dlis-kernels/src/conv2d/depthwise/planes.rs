@@ -334,4 +334,5 @@ impl Outputs<'_> {
     }
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(DepthwisePlanes(Format::DenseF32), DepthwisePlanes(Format::DenseF16));
+pub(crate) static KERNELS: &[&dyn Kernel] =
+    at_every_level!(DepthwisePlanes(Format::DenseF32), DepthwisePlanes(Format::DenseF16));

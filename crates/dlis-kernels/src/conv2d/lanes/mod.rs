@@ -172,5 +172,6 @@ impl<S: Simd> Prepared for PreparedLanes<S> {
     }
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(ImageLanes(Format::DenseF32), ImageLanes(Format::CsrF32), ImageLanes(Format::CsrF16));
+pub(crate) static KERNELS: &[&dyn Kernel] =
+    at_every_level!(ImageLanes(Format::DenseF32), ImageLanes(Format::CsrF32), ImageLanes(Format::CsrF16));
 pub(crate) use depthwise::KERNELS as DEPTHWISE;

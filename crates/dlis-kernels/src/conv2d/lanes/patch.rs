@@ -66,10 +66,10 @@ impl Patch {
         };
         let span = |axis: &Axis, of: usize| {
             let taps = (axis.kernel - 1).checked_mul(axis.dilation)?;
-            Some((of - 1).checked_mul(axis.stride)?.checked_add(taps)? + 1)
+            Some((of - 1).checked_mul(stride(axis))?.checked_add(taps)? + 1)
         };
         let [height, width] = [span(&axes[0], tile[0])?, span(&axes[1], tile[1])?];
-        let width = width.checked_next_multiple_of(axes[1].stride)?;
+        let width = width.checked_next_multiple_of(stride(&axes[1]))?;
         let of_channel = height.checked_mul(width).filter(|&pixels| pixels <= usize::from(u16::MAX))?;
         Some(Self {
             axes,
@@ -109,13 +109,13 @@ impl Patch {
 
     /// Where a column lies in a copied row.
     fn column(&self, x: usize, width: usize) -> usize {
-        let stride = self.axes[1].stride;
+        let stride = stride(&self.axes[1]);
         x % stride * (width / stride) + x / stride
     }
 
     /// Pixels from one row of outputs to the next.
     pub(super) fn pitch(&self) -> usize {
-        self.copied.map_or(self.channels, |[_, width]| width * self.axes[0].stride)
+        self.copied.map_or(self.channels, |[_, width]| width * stride(&self.axes[0]))
     }
 
     /// Pixels of a copy of a part; none where it is read in place.
@@ -140,9 +140,9 @@ impl Patch {
         let copy = &mut copy[..channels.len() * height * width];
         for y in 0..height {
             // Beyond the last where it lies before the first.
-            let from_y = (tile_y * self.tile[0] * rows.stride + y).wrapping_sub(rows.before);
+            let from_y = (tile_y * self.tile[0] * rows.stride + y * step(rows)).wrapping_sub(rows.before);
             for x in 0..width {
-                let from_x = (tile_x * self.tile[1] * columns.stride + x).wrapping_sub(columns.before);
+                let from_x = (tile_x * self.tile[1] * columns.stride + x * step(columns)).wrapping_sub(columns.before);
                 let to = copy[y * width + self.column(x, width)..].iter_mut().step_by(height * width);
                 if from_y < rows.input && from_x < columns.input {
                     let at = (from_y * columns.input + from_x) * self.channels;
@@ -155,6 +155,16 @@ impl Patch {
         }
         copy
     }
+}
+
+/// Inputs from one that is copied to the next: between windows of one, what is skipped is left out.
+const fn step(axis: &Axis) -> usize {
+    if axis.kernel == 1 { axis.stride } else { 1 }
+}
+
+/// What is copied, from one output to the next.
+const fn stride(axis: &Axis) -> usize {
+    axis.stride / step(axis)
 }
 
 /// Channels of a part, each of so many pixels: parts are of about the same size.
