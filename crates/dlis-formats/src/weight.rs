@@ -1,6 +1,7 @@
 //! The weight tensor of one layer in one format.
 
 use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 use ndarray::{ArrayD, CowArray, IxDyn};
 
 use crate::csr::is_half;
@@ -128,7 +129,7 @@ impl Weight {
     pub fn to_f32(&self) -> CowArray<'_, f32, IxDyn> {
         match self {
             Self::F32(array) => CowArray::from(array),
-            Self::F16(array) => CowArray::from(array.mapv(f16::to_f32)),
+            Self::F16(array) => CowArray::from(widened(array)),
             packed => {
                 let columns = packed.columns();
                 let mut dense = ArrayD::zeros(packed.dims());
@@ -147,9 +148,21 @@ impl Weight {
     /// condition is searched as it is stored, any other row by row.
     pub fn find(&self, condition: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
         match self {
-            Self::F32(array) => array.iter().copied().enumerate().find(|&(_, value)| condition(value)),
+            Self::F32(array) => {
+                let array = array.as_standard_layout();
+                let elements = array.as_slice()?;
+                let index = elements.iter().position(|&value| condition(value))?;
+                Some((index, elements[index]))
+            }
             Self::F16(array) => {
-                array.iter().map(|value| value.to_f32()).enumerate().find(|&(_, value)| condition(value))
+                let array = array.as_standard_layout();
+                let mut wide = [0.0; CHUNK];
+                array.as_slice()?.chunks(CHUNK).enumerate().find_map(|(chunk, halves)| {
+                    let wide = &mut wide[..halves.len()];
+                    halves.convert_to_f32_slice(wide);
+                    let index = wide.iter().position(|&value| condition(value))?;
+                    Some((chunk * CHUNK + index, wide[index]))
+                })
             }
             Self::Csr(csr) if !condition(0.0) => csr.find_stored(condition),
             Self::Bsr(bsr) if !condition(0.0) => bsr.find_stored(condition),
@@ -240,7 +253,7 @@ impl Weight {
         match self {
             Self::F32(array) => Self::F32(scale_dense(array, factors)),
             Self::F16(ref array) => {
-                let scaled = Self::F32(scale_dense(array.mapv(f16::to_f32), factors));
+                let scaled = Self::F32(scale_dense(widened(array), factors));
                 scaled.convert(Format::DenseF16).unwrap_or(scaled)
             }
             Self::Csr(csr) => Self::Csr(csr.scale_rows(factors)),
@@ -263,11 +276,23 @@ impl Weight {
     }
 }
 
+/// f16 that are widened at a time, by instructions that widen several.
+const CHUNK: usize = 1024;
+
+/// A tensor of f16 as f32.
+fn widened(array: &ArrayD<f16>) -> ArrayD<f32> {
+    let mut wide = ArrayD::zeros(array.shape());
+    match (array.as_slice(), wide.as_slice_mut()) {
+        (Some(halves), Some(wide)) => halves.convert_to_f32_slice(wide),
+        _ => wide.iter_mut().zip(array).for_each(|(to, half)| *to = half.to_f32()),
+    }
+    wide
+}
+
 /// Each row of a dense tensor times its factor.
 fn scale_dense(mut array: ArrayD<f32>, factors: &[f32]) -> ArrayD<f32> {
-    let columns = array.len().checked_div(factors.len()).unwrap_or(0);
-    for (index, value) in array.iter_mut().enumerate() {
-        *value *= factors[index / columns];
+    for (mut row, factor) in array.outer_iter_mut().zip(factors) {
+        row.map_inplace(|value| *value *= factor);
     }
     array
 }

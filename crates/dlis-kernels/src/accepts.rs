@@ -77,11 +77,11 @@ pub(crate) fn dense_f32(
 ) -> Result<AlignedBytes, PrepareError> {
     match weights.weight {
         Some(Weight::F32(array)) if array.shape() == dims => {
-            let mut packed = AlignedBytes::zeroed(array.len() * size_of::<f32>());
-            for (to, &from) in packed.f32_mut().iter_mut().zip(array) {
-                *to = from;
+            // A slice at once: iterators over any number of dimensions take ten times as long.
+            match array.as_slice() {
+                Some(values) => Ok(AlignedBytes::from_f32(values)),
+                None => Ok(AlignedBytes::from_f32(&array.iter().copied().collect::<Vec<f32>>())),
             }
-            Ok(packed)
         }
         _ => Err(wrong_weight(kernel, weights, Format::DenseF32, dims)),
     }

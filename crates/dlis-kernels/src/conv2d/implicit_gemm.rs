@@ -114,18 +114,19 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
         let taps = conv.window.taps();
         let mut packed = AlignedBytes::zeroed(conv.groups * blocks * taps * depth * block * size_of::<f32>());
         let mut bias = AlignedBytes::zeroed(conv.groups * blocks * block * size_of::<f32>());
+        let (source, values, packed_to, bias_to) = (source.f32(), values.f32(), packed.f32_mut(), bias.f32_mut());
         for out in 0..conv.out_channels {
             let (group, within) = (out / per_group, out % per_group);
             let column = group * blocks + within / block;
             let lane = within % block;
-            let to = &mut packed.f32_mut()[column * taps * depth * block..];
+            let to = &mut packed_to[column * taps * depth * block..];
             for tap in 0..taps {
                 for channel in 0..depth {
-                    to[(tap * depth + channel) * block + lane] = source.f32()[(out * depth + channel) * taps + tap];
+                    to[(tap * depth + channel) * block + lane] = source[(out * depth + channel) * taps + tap];
                 }
             }
             if conv.bias {
-                bias.f32_mut()[column * block + lane] = values.f32()[out];
+                bias_to[column * block + lane] = values[out];
             }
         }
         let padded = Padded::of(&conv, op.inputs[0]);

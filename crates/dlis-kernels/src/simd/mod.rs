@@ -240,7 +240,7 @@ mod tests {
                 assert_eq!([some[lane], some_even[lane], even[lane]], [there, 2.0 * there, lane as f32], "lane {lane}");
             }
             let mut moved = vec![vec![0.0; S::LANES]; 5];
-            let backwards: Vec<u32> = (0..S::LANES as u32).map(|lane| S::LANES as u32 - lane).collect();
+            let backwards: Vec<u32> = (1..=16).rev().skip(16 - S::LANES).collect();
             // SAFETY: all hold `LANES` elements, `doubled` twice as many.
             unsafe {
                 let (low, high) = (simd.load(doubled.as_ptr()), simd.load(doubled.as_ptr().add(S::LANES)));
