@@ -28,6 +28,8 @@ use crate::simd::{MOST_LANES, Simd, Work, at_every_level};
 
 /// Most taps of a window.
 const MOST: usize = 49;
+/// Farthest that a window reaches along an axis, and most pixels of an axis: no layer has more, but a stranger's file may.
+const REACH: usize = 1 << 20;
 
 /// The kernel on one SIMD level, for one format.
 struct DepthwisePlanes<S> {
@@ -56,6 +58,7 @@ impl<S: Simd> Kernel for DepthwisePlanes<S> {
         Support::when(conv.is_depthwise(), "it is not depthwise")
             .and(|| Support::when(conv.window.taps() <= MOST, "its window has more than 49 taps"))
             .and(|| Support::when(conv.window.stride[1] <= 2, "it skips more than one column"))
+            .and(|| Support::when(op.inputs.first().is_some_and(|input| reaches(&conv, input)), "it reaches too far"))
             .and(|| Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level"))
             .and(|| Accepts { layouts, weight: Some(self.format), residual: true, activation: true }.check(op))
     }
@@ -92,6 +95,14 @@ impl<S: Simd> Kernel for DepthwisePlanes<S> {
         }
         Ok(prepared(simd, &conv, op, values, bias))
     }
+}
+
+/// Whether places in the input, and before it, can be counted.
+fn reaches(conv: &Conv2d, input: &TensorSpec) -> bool {
+    [0, 1].into_iter().all(|axis| {
+        let taps = conv.window.kernel[axis].saturating_mul(conv.window.dilation[axis]);
+        taps.max(conv.window.padding[axis]).max([input.height, input.width][axis]) <= REACH
+    })
 }
 
 fn prepared<S: Simd>(simd: S, conv: &Conv2d, op: &OpSpec, values: Values, bias: AlignedBytes) -> Box<dyn Prepared> {

@@ -21,7 +21,7 @@ use dlis_backend::{
     AlignedBytes, Disjoint, Epilogue, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
     PrepareError, Prepared, Scratch, Support, TensorSpec, static_range,
 };
-use dlis_formats::Format;
+use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::Conv2d;
 
@@ -71,7 +71,7 @@ impl<S: Simd> Kernel for ImageLanes<S> {
             .and(|| self.accepts().check(op))
             .and(|| Support::when(conv.groups == 1, "it has one group"))
             .and(|| {
-                let patch = Patch::new(&conv, &op.inputs[0], &op.output, sums::<S>());
+                let patch = Patch::new(&conv, &op.inputs[0], &op.output, sums::<S>(), 0);
                 Support::when(patch.is_some(), "its windows span too many pixels")
             })
     }
@@ -90,7 +90,11 @@ impl<S: Simd> Kernel for ImageLanes<S> {
         let (input, output) = (op.inputs[0], op.output);
         let weight = accepts::weight(self, weights, self.format, &conv.weight_dims())?;
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
-        let patch = Patch::new(&conv, &input, &output, sums::<S>());
+        let entries = match weight {
+            Weight::Csr(csr) => csr.values().len(),
+            _ => weight.elements(),
+        };
+        let patch = Patch::new(&conv, &input, &output, sums::<S>(), entries / conv.out_channels);
         let prepared = patch.and_then(|patch| {
             let entries = Entries::of(weight, &patch)?;
             Some(PreparedLanes { simd, conv, input, output, epilogue: op.epilogue, patch, entries, bias })

@@ -13,6 +13,11 @@ pub(super) type Pixel = [f32; Layout::LANES];
 /// Bytes of a patch that are read together. Each is read by a few of the weights only, so that a bit more than the
 /// first-level cache is best: larger parts load and store the sums less often.
 const PART_BYTES: usize = 44 << 10;
+/// Least entries of an output channel within a part, on average: each part loads and stores the sums, and has a number
+/// of its own for every output channel.
+const PART_ENTRIES: usize = 4;
+/// Pixels that 16 bits tell apart.
+const MOST_PIXELS: usize = 1 << 16;
 
 /// Tiles of outputs, and the patch of the input that one of them reads: some channels of the pixels of its windows.
 ///
@@ -35,8 +40,15 @@ pub(super) struct Patch {
 }
 
 impl Patch {
-    /// Tiles of `sums` outputs at most; `None` where what one channel's windows of them span is too large.
-    pub(super) fn new(conv: &Conv2d, input: &TensorSpec, output: &TensorSpec, sums: usize) -> Option<Self> {
+    /// Tiles of `sums` outputs at most, for output channels of so many entries on average; `None` where what one
+    /// channel's windows of a tile span is too large.
+    pub(super) fn new(
+        conv: &Conv2d,
+        input: &TensorSpec,
+        output: &TensorSpec,
+        sums: usize,
+        entries: usize,
+    ) -> Option<Self> {
         let axes = Axis::both(&conv.window, input, output);
         let channels = conv.in_channels;
         let dense = axes.iter().all(|axis| axis.kernel == 1 && axis.stride == 1 && axis.input == axis.output);
@@ -51,7 +63,7 @@ impl Patch {
                 channels,
                 tile: [of, 1],
                 tiles: [pixels / of, 1],
-                part: part(channels, of),
+                part: part(channels, of, entries),
                 copied: None,
             })
         };
@@ -70,13 +82,13 @@ impl Patch {
         };
         let [height, width] = [span(&axes[0], tile[0])?, span(&axes[1], tile[1])?];
         let width = width.checked_next_multiple_of(stride(&axes[1]))?;
-        let of_channel = height.checked_mul(width).filter(|&pixels| pixels <= usize::from(u16::MAX))?;
+        let of_channel = height.checked_mul(width).filter(|&pixels| pixels <= MOST_PIXELS)?;
         Some(Self {
             axes,
             channels,
             tile,
             tiles: [output.height.div_ceil(tile[0]), output.width.div_ceil(tile[1])],
-            part: part(channels, of_channel),
+            part: part(channels, of_channel, entries),
             copied: Some([height, width]),
         })
     }
@@ -168,7 +180,9 @@ const fn stride(axis: &Axis) -> usize {
 }
 
 /// Channels of a part, each of so many pixels: parts are of about the same size.
-fn part(channels: usize, of_channel: usize) -> usize {
-    let most = (PART_BYTES / (of_channel * size_of::<Pixel>())).clamp(1, 1 << 15);
+fn part(channels: usize, of_channel: usize, entries: usize) -> usize {
+    let by_bytes = PART_BYTES / (of_channel * size_of::<Pixel>());
+    let by_entries = channels / (entries / PART_ENTRIES).max(1);
+    let most = by_bytes.max(by_entries).clamp(1, MOST_PIXELS / of_channel);
     channels.div_ceil(channels.div_ceil(most))
 }
