@@ -57,6 +57,13 @@ impl Axis {
         start..end.max(start)
     }
 
+    /// The outputs all of whose taps read the input rather than padding.
+    pub(crate) fn inside(&self) -> Range<usize> {
+        let full = |output: &usize| self.taps(*output) == (0..self.kernel);
+        let first = (0..self.output).find(full).unwrap_or(self.output);
+        first..first + (first..self.output).take_while(full).count()
+    }
+
     /// The input that `tap` of `output` reads, which is not padding.
     pub(crate) fn source(&self, output: usize, tap: usize) -> usize {
         output * self.stride + tap * self.dilation - self.before

@@ -26,7 +26,7 @@ use crate::simd::{Simd, Work, at_every_level};
 /// Pixels computed together: enough independent sums to hide the latency of a multiply-add.
 const PIXELS: usize = 8;
 /// Most taps of a window, which bounds the table of pointers on the stack.
-const MAX_TAPS: usize = 49;
+pub(super) const MAX_TAPS: usize = 49;
 
 /// The kernel on one SIMD level, for one format.
 pub(crate) struct Depthwise<S> {

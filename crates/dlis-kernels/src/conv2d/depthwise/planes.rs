@@ -17,6 +17,7 @@ use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
+use super::MAX_TAPS;
 use super::rows::{Plane, Walk};
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
@@ -26,8 +27,6 @@ use crate::epilogue::activate;
 use crate::simd::Avx2;
 use crate::simd::{MOST_LANES, Simd, Work, at_every_level};
 
-/// Most taps of a window.
-const MOST: usize = 49;
 /// Farthest that a window reaches along an axis, and most pixels of an axis: no layer has more, but a stranger's file may.
 const REACH: usize = 1 << 20;
 
@@ -56,7 +55,7 @@ impl<S: Simd> Kernel for DepthwisePlanes<S> {
         };
         let layouts = &[Layout::Nchw];
         Support::when(conv.is_depthwise(), "it is not depthwise")
-            .and(|| Support::when(conv.window.taps() <= MOST, "its window has more than 49 taps"))
+            .and(|| Support::when(conv.window.taps() <= MAX_TAPS, "its window has more than 49 taps"))
             .and(|| Support::when(conv.window.stride[1] <= 2, "it skips more than one column"))
             .and(|| Support::when(op.inputs.first().is_some_and(|input| reaches(&conv, input)), "it reaches too far"))
             .and(|| Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level"))
@@ -251,7 +250,7 @@ impl<P: Simd> Channels<'_, P> {
         let Self { prepared, input, residual, first, planes } = self;
         let (pixels, plane) = (prepared.output.pixels(), prepared.input.pixels());
         let taps = prepared.conv.window.taps();
-        let mut weights = [0.0; MOST + MOST_LANES];
+        let mut weights = [0.0; MAX_TAPS + MOST_LANES];
         for (index, to) in planes.chunks_exact_mut(pixels).enumerate() {
             let channel = (first + index) % prepared.output.channels;
             match &prepared.values {

@@ -34,11 +34,8 @@ impl Three {
         if !(axes.iter().all(fits) && stride <= 2 && whole) {
             return None;
         }
-        let columns = &axes[1];
-        let full = |x: &usize| columns.taps(*x) == (0..TAPS);
-        let first = (0..columns.output).find(full).unwrap_or(columns.output);
-        let count = (first..columns.output).take_while(full).count();
-        Some(Self { axes, inside: first..first + count })
+        let inside = axes[1].inside();
+        Some(Self { axes, inside })
     }
 
     /// Of both axes.

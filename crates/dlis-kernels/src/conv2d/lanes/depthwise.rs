@@ -15,14 +15,13 @@ use super::entries::{Real, Reals};
 use super::patch::Pixel;
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
+use crate::conv2d::depthwise::MAX_TAPS;
 use crate::conv2d::tile::{operands, rectify};
 use crate::epilogue::activate;
 use crate::simd::{Simd, Work, at_every_level};
 
 /// Most neighbouring outputs at a time.
 const RUN: usize = 4;
-/// Most taps of a window.
-const MOST: usize = 49;
 
 /// The kernel on one SIMD level, of one format.
 struct Depthwise<S> {
@@ -52,7 +51,7 @@ impl<S: Simd> Kernel for Depthwise<S> {
         Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level")
             .and(|| self.accepts().check(op))
             .and(|| Support::when(conv.is_depthwise(), "it is not depthwise"))
-            .and(|| Support::when(conv.window.taps() <= MOST, "its window has more than 49 taps"))
+            .and(|| Support::when(conv.window.taps() <= MAX_TAPS, "its window has more than 49 taps"))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -72,16 +71,9 @@ impl<S: Simd> Kernel for Depthwise<S> {
         };
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
         let axes = Axis::both(&conv.window, &input, &output);
-        let inside = inside(&axes[1]);
+        let inside = axes[1].inside();
         Ok(Box::new(PreparedDepthwise { simd, input, output, epilogue: op.epilogue, axes, inside, values, bias }))
     }
-}
-
-/// The outputs all of whose taps read the input.
-fn inside(axis: &Axis) -> Range<usize> {
-    let full = |x: &usize| axis.taps(*x) == (0..axis.kernel);
-    let first = (0..axis.output).find(full).unwrap_or(axis.output);
-    first..first + (first..axis.output).take_while(full).count()
 }
 
 #[derive(Debug)]
@@ -164,7 +156,7 @@ impl<P: Simd> Row<'_, P> {
         let taps = rows.kernel * columns.kernel;
         let activation = prepared.epilogue.activation;
         // Index of the weight of each tap that reads the input, and of the pixel that the first output's reads.
-        let mut reads = [(0, 0); MOST];
+        let mut reads = [(0, 0); MAX_TAPS];
         let mut count = 0;
         for tap_y in rows.taps(y) {
             let line = (group * rows.input + rows.source(y, tap_y)) * columns.input;
