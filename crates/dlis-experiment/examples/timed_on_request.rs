@@ -5,7 +5,8 @@
 //! cargo run --release -p dlis-experiment --example timed_on_request -- measured none vgg16-cifar10 1 1
 //! ```
 //!
-//! The arguments are algorithm, recipe, network, threads and images a run. It begins with a line that says how long
+//! The arguments are algorithm, recipe, network, threads and images a run; with the recipe `random` the network is any of
+//! the zoo's with made-up weights. It begins with a line that says how long
 //! loading and preparing took; then it takes, on standard input, a line each: `run N` (answer: a JSON array of N times
 //! in milliseconds), `out` (a JSON array of the first results) and `quit` (the peak of its memory).
 
@@ -19,6 +20,7 @@ use dlis_cpu_omp::{Pinning, Team, backend_on};
 use dlis_eval::memory::peak_resident_bytes;
 use dlis_experiment::Catalogue;
 use dlis_experiment::catalogue::STORED;
+use dlis_model::{Network, zoo};
 use dlis_runtime::{Planner, Session, TuneCache};
 
 /// Most runs of one request.
@@ -44,12 +46,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [algorithm, recipe, network, threads, batch] = &arguments[..] else {
         return Err("expected: algorithm recipe network threads batch".into());
     };
-    // Some harnesses leave the 10 out.
-    let network = if network.ends_with("_cifar") { network.replace("_cifar", "-cifar10") } else { network.clone() };
+    // Some harnesses write `vgg16_cifar` and `vgg16_imagenet`.
+    let network = if network.ends_with("_cifar") { format!("{network}10") } else { network.clone() }.replace('_', "-");
     let (threads, batch): (usize, usize) = (threads.parse()?, batch.parse()?);
     let start = Instant::now();
     let catalogue = Catalogue::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets")).threads(threads);
-    let loaded = catalogue.network(&network, recipe, STORED)?;
+    let network = match &recipe[..] {
+        "random" => Network::random(zoo::graph(&network)?, 0),
+        _ => catalogue.network(&network, recipe, STORED)?.network,
+    };
     // Each thread on a core of its own, as the engines that it is timed beside put theirs.
     let count = threads.try_into()?;
     let team = Team::builder().threads(count).pinning(Pinning::Compact).build()?;
@@ -57,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let system = backend_on(team, Schedule::Static);
     let mut cache = TuneCache::in_memory();
     let planner = Planner::new(&system).policy(algorithm.parse()?).batch(batch).cache(&mut cache);
-    let session = Session::new(&system, planner.plan(&loaded.network)?)?;
+    let session = Session::new(&system, planner.plan(&network)?)?;
     let load_s = start.elapsed().as_secs_f64();
     let value = |index: usize| (index * 2_654_435_761 % 1000) as f32 / 500.0 - 1.0;
     let (input, output) = ((0..session.input_len()).map(value).collect(), vec![0.0; session.output_len()]);

@@ -2,7 +2,7 @@
 //! of output channels, for any part of the dimension that is summed over.
 
 use dlis_backend::{AlignedBytes, Disjoint, Epilogue, Io, TensorSpec};
-use dlis_model::{Activation, Conv2d};
+use dlis_model::{Activation, Conv2d, Window};
 use std::ops::Range;
 
 use crate::simd::Simd;
@@ -29,6 +29,8 @@ pub(super) struct Geometry {
     pub(super) input: TensorSpec,
     pub(super) output: TensorSpec,
     pub(super) epilogue: Epilogue,
+    /// Whether every output pixel is computed from the input pixel of the same index.
+    pointwise: bool,
     /// What a tap in the padding reads: one group's channels.
     zeros: AlignedBytes,
 }
@@ -36,7 +38,8 @@ pub(super) struct Geometry {
 impl Geometry {
     pub(super) fn new(conv: Conv2d, input: TensorSpec, output: TensorSpec, epilogue: Epilogue) -> Self {
         let zeros = AlignedBytes::zeroed(conv.in_channels / conv.groups * size_of::<f32>());
-        Self { conv, input, output, epilogue, zeros }
+        let pointwise = conv.groups == 1 && Window { dilation: [1; 2], ..conv.window } == Window::square(1);
+        Self { conv, input, output, epilogue, pointwise, zeros }
     }
 
     /// The memory of a call, which must be of these tensors.
@@ -88,7 +91,8 @@ impl Geometry {
     pub(super) fn channels<S: Simd>(&self, column: usize) -> Range<usize> {
         let (block, per_group) = (COLUMNS * S::LANES, self.per_group());
         let blocks = per_group.div_ceil(block);
-        let (group, within) = (column / blocks, column % blocks * block);
+        let (group, within) = if column < blocks { (0, column) } else { (column / blocks, column % blocks) };
+        let within = within * block;
         let first = group * per_group + within;
         first..first + (per_group - within).min(block)
     }
@@ -105,7 +109,7 @@ impl Geometry {
 }
 
 /// Where the windows of a tile's pixels begin: the first row of the image, counted over the batch, and row and
-/// column within it.
+/// column within it; of a pointwise convolution the index of the pixel.
 pub(super) type Origins<const ROWS: usize> = [(usize, usize, usize); ROWS];
 
 impl Geometry {
@@ -116,6 +120,12 @@ impl Geometry {
         // an unsigned number is beyond the last. Plain loops throughout: `array::from_fn` is not always inlined.
         let Self { conv, input, output, .. } = self;
         let mut origin = [(0, 0, 0); ROWS];
+        if self.pointwise {
+            for (row, origin) in origin.iter_mut().enumerate() {
+                origin.0 = first + row;
+            }
+            return origin;
+        }
         let (mut image, within) = (first / output.pixels(), first % output.pixels());
         let (mut y, mut x) = (within / output.width, within % output.width);
         for origin in &mut origin {
@@ -146,8 +156,16 @@ impl Geometry {
     ) -> [*const f32; ROWS] {
         let Self { conv, input, zeros, .. } = self;
         let depth = self.depth();
-        let (tap_y, tap_x) = (tap / conv.window.kernel[1], tap % conv.window.kernel[1]);
         let mut pixel = [zeros.f32().as_ptr(); ROWS];
+        if self.pointwise {
+            for (pixel, &(index, ..)) in pixel.iter_mut().zip(origin) {
+                debug_assert!((index + 1) * depth <= tensors.input.len(), "input pixel in bounds");
+                // SAFETY: input and output have the same pixels, and the input's size was checked when the call began.
+                *pixel = unsafe { tensors.input.as_ptr().add(index * depth) };
+            }
+            return pixel;
+        }
+        let (tap_y, tap_x) = (tap / conv.window.kernel[1], tap % conv.window.kernel[1]);
         for (pixel, &(image_rows, y, x)) in pixel.iter_mut().zip(origin) {
             let y = y.wrapping_add(tap_y * conv.window.dilation[0]);
             let x = x.wrapping_add(tap_x * conv.window.dilation[1]);
@@ -169,43 +187,59 @@ impl Geometry {
         simd: S,
         tensors: &Tensors<'_>,
         (first, channels): (usize, Range<usize>),
-        sums: [[S::Vector; VECTORS]; ROWS],
+        mut sums: [[S::Vector; VECTORS]; ROWS],
     ) {
-        let Self { epilogue, output, .. } = self;
-        let block = VECTORS * S::LANES;
-        let valid = channels.len();
-        for (row, sums) in sums.into_iter().enumerate() {
-            let at = (first + row) * output.channels + channels.start;
-            // SAFETY: pixels and blocks of channels belong to one task each, so no two parts overlap.
-            let to = unsafe { tensors.output.slice(at..at + valid) };
-            let residual = tensors.residual.map(|residual| &residual[at..at + valid]);
-            if valid == block {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    let sum = match residual {
-                        // SAFETY: the slice holds `VECTORS` vectors.
-                        Some(residual) => simd.add(sum, unsafe { simd.load(residual.as_ptr().add(v * S::LANES)) }),
-                        None => sum,
-                    };
-                    // SAFETY: as above.
-                    unsafe { simd.store(to.as_mut_ptr().add(v * S::LANES), rectify(simd, epilogue.activation, sum)) };
-                }
-            } else {
-                // The last block of a group's channels is not full: compute it aside and copy what counts.
-                let mut aside = [0.0f32; MAX_BLOCK];
+        let activation = self.epilogue.activation;
+        if channels.len() < VECTORS * S::LANES || activation == Some(Activation::Sigmoid) {
+            let mut aside = [[0.0f32; MAX_BLOCK]; ROWS];
+            for (aside, sums) in aside.iter_mut().zip(sums) {
                 for (v, sum) in sums.into_iter().enumerate() {
                     // SAFETY: `aside` holds a block.
                     unsafe { simd.store(aside.as_mut_ptr().add(v * S::LANES), sum) };
                 }
-                for (index, to) in to.iter_mut().enumerate() {
-                    let sum = aside[index] + residual.map_or(0.0, |residual| residual[index]);
-                    *to = match epilogue.activation {
-                        Some(Activation::Sigmoid) | None => sum,
-                        Some(activation) => activation.apply(sum),
-                    };
+            }
+            return self.store_each(tensors, (first, channels), &aside);
+        }
+        // A loop for each step: each is small enough to be unrolled, so that the sums never leave the registers.
+        let (at, stride) = (first * self.output.channels + channels.start, self.output.channels);
+        if let Some(residual) = tensors.residual {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let residual = &residual[at + row * stride..][..VECTORS * S::LANES];
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: the slice holds `VECTORS` vectors.
+                    *sum = simd.add(*sum, unsafe { simd.load(residual.as_ptr().add(v * S::LANES)) });
                 }
             }
-            if epilogue.activation == Some(Activation::Sigmoid) {
-                to.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
+        }
+        if activation.is_some() {
+            for sum in sums.as_flattened_mut() {
+                *sum = simd.at_least(*sum, simd.splat(0.0));
+            }
+        }
+        if activation == Some(Activation::Relu6) {
+            for sum in sums.as_flattened_mut() {
+                *sum = simd.at_most(*sum, simd.splat(6.0));
+            }
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            // SAFETY: pixels and blocks of channels belong to one task each, so no two parts overlap.
+            let to = unsafe { tensors.output.slice(at + row * stride..at + row * stride + VECTORS * S::LANES) };
+            for (v, sum) in sums.into_iter().enumerate() {
+                // SAFETY: the slice holds `VECTORS` vectors.
+                unsafe { simd.store(to.as_mut_ptr().add(v * S::LANES), sum) };
+            }
+        }
+    }
+
+    /// The same, number by number: of the last block of a group, which is not full, and for sigmoids.
+    fn store_each(&self, tensors: &Tensors<'_>, (first, channels): (usize, Range<usize>), sums: &[[f32; MAX_BLOCK]]) {
+        for (row, sums) in sums.iter().enumerate() {
+            let at = (first + row) * self.output.channels + channels.start;
+            // SAFETY: pixels and blocks of channels belong to one task each, so no two parts overlap.
+            let to = unsafe { tensors.output.slice(at..at + channels.len()) };
+            for (index, (to, &sum)) in to.iter_mut().zip(sums).enumerate() {
+                let sum = sum + tensors.residual.map_or(0.0, |residual| residual[at + index]);
+                *to = self.epilogue.activation.map_or(sum, |activation| activation.apply(sum));
             }
         }
     }
@@ -270,14 +304,18 @@ impl Block<'_> {
     ) {
         let block = COLUMNS * S::LANES;
         let depth = self.geometry.depth();
-        let group = self.geometry.channels::<S>(self.column).start / self.geometry.per_group();
+        let group = match self.geometry.conv.groups {
+            1 => 0,
+            _ => self.geometry.channels::<S>(self.column).start / self.geometry.per_group(),
+        };
         assert!(weights.len() >= terms.len() * block, "a block of weights a term");
 
         let origin = self.geometry.origins::<ROWS>(first);
         let mut weight = weights.as_ptr();
         let mut term = terms.start;
         while term < terms.end {
-            let (tap, channel) = (term / depth, term % depth);
+            // One tap is the usual case, and a division takes long beside few terms.
+            let (tap, channel) = if term < depth { (0, term) } else { (term / depth, term % depth) };
             let channels = channel..depth.min(channel + terms.end - term);
             term += channels.len();
             let pixel = self.geometry.pixels(self.tensors, &origin, tap, group);
