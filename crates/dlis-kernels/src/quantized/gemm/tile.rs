@@ -57,6 +57,38 @@ impl<P: Dot> DotWork for Task<'_, P> {
     }
 }
 
+/// Some pixels of a block, `COLUMNS` vectors wide; `FULL` says that these are whole. A function of its own for each
+/// kind, as the compiler takes a minute for all of them in one.
+struct Tiles<'a, P, const COLUMNS: usize, const FULL: bool> {
+    column: Column<'a, P>,
+    pixels: Range<usize>,
+}
+
+impl<P: Dot, const COLUMNS: usize, const FULL: bool> DotWork for Tiles<'_, P, COLUMNS, FULL> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self, d: D) {
+        self.column.tiles::<D, COLUMNS, FULL, false>(d, self.pixels);
+    }
+}
+
+/// The same, where weights are ternary codes.
+struct DecodedTiles<'a, P, const COLUMNS: usize, const FULL: bool> {
+    column: Column<'a, P>,
+    pixels: Range<usize>,
+    kept: &'a mut [u8],
+}
+
+impl<P: Dot, const COLUMNS: usize, const FULL: bool> DotWork for DecodedTiles<'_, P, COLUMNS, FULL> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self, d: D) {
+        self.column.decoded::<D, COLUMNS, FULL>(d, self.pixels, self.kept);
+    }
+}
+
 /// One block of output channels.
 #[derive(Clone, Copy)]
 struct Column<'a, P> {
@@ -77,22 +109,24 @@ impl<P: Dot> Column<'_, P> {
     /// Computes some pixels.
     #[inline(always)]
     fn run<D: Dot>(&self, d: D, pixels: Range<usize>) {
+        let column = *self;
         match (self.width > D::LANES, self.width.is_multiple_of(D::LANES)) {
-            (true, true) => self.tiles::<D, COLUMNS, true, false>(d, pixels),
-            (true, false) => self.tiles::<D, COLUMNS, false, false>(d, pixels),
-            (false, true) => self.tiles::<D, 1, true, false>(d, pixels),
-            (false, false) => self.tiles::<D, 1, false, false>(d, pixels),
+            (true, true) => d.vectorize(Tiles::<P, COLUMNS, true> { column, pixels }),
+            (true, false) => d.vectorize(Tiles::<P, COLUMNS, false> { column, pixels }),
+            (false, true) => d.vectorize(Tiles::<P, 1, true> { column, pixels }),
+            (false, false) => d.vectorize(Tiles::<P, 1, false> { column, pixels }),
         }
     }
 
     /// The same, where weights are ternary codes.
     #[inline(always)]
     fn run_codes<D: Dot>(&self, d: D, pixels: Range<usize>, kept: &mut [u8]) {
+        let column = *self;
         match (self.width > D::LANES, self.width.is_multiple_of(D::LANES)) {
-            (true, true) => self.decoded::<D, COLUMNS, true>(d, pixels, kept),
-            (true, false) => self.decoded::<D, COLUMNS, false>(d, pixels, kept),
-            (false, true) => self.decoded::<D, 1, true>(d, pixels, kept),
-            (false, false) => self.decoded::<D, 1, false>(d, pixels, kept),
+            (true, true) => d.vectorize(DecodedTiles::<P, COLUMNS, true> { column, pixels, kept }),
+            (true, false) => d.vectorize(DecodedTiles::<P, COLUMNS, false> { column, pixels, kept }),
+            (false, true) => d.vectorize(DecodedTiles::<P, 1, true> { column, pixels, kept }),
+            (false, false) => d.vectorize(DecodedTiles::<P, 1, false> { column, pixels, kept }),
         }
     }
 
