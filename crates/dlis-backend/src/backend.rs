@@ -5,7 +5,7 @@ use std::fmt;
 use dlis_hw::{Hardware, Roofline};
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{Kernel, OpWeights, PrepareError};
+use crate::kernel::{Kernel, OpWeights, OwnedWeights, PrepareError};
 use crate::program::{Program, ProgramError};
 
 /// Why a program could not be compiled.
@@ -207,4 +207,19 @@ pub trait Backend: fmt::Debug + Send + Sync {
     ///
     /// [`CompileError`] naming the step.
     fn compile(&self, program: &Program, weights: &[OpWeights<'_>]) -> Result<Box<dyn Executable>, CompileError>;
+
+    /// The same, of weights that nobody needs afterwards: where they are packed one by one, each can be freed before the
+    /// next is, so that a network is not in memory twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`compile`](Self::compile).
+    fn compile_owned(
+        &self,
+        program: &Program,
+        weights: Vec<OwnedWeights>,
+    ) -> Result<Box<dyn Executable>, CompileError> {
+        let borrowed: Vec<OpWeights<'_>> = weights.iter().map(OwnedWeights::borrow).collect();
+        self.compile(program, &borrowed)
+    }
 }

@@ -9,7 +9,7 @@ use dlis_hw::Hardware;
 use crate::arena::AlignedBytes;
 use crate::backend::{Backend, CompileError, Executable, ExecuteError, Residency, StepTrace};
 use crate::executor::{Executor, Schedule};
-use crate::kernel::{Footprint, Io, Kernel, OpWeights, Prepared, Scratch};
+use crate::kernel::{Footprint, Io, Kernel, OpWeights, OwnedWeights, Prepared, Scratch};
 use crate::parallel::Parallel;
 use crate::program::Program;
 
@@ -69,10 +69,15 @@ impl Backend for HostBackend {
     }
 
     fn compile(&self, program: &Program, weights: &[OpWeights<'_>]) -> Result<Box<dyn Executable>, CompileError> {
-        let executor = Arc::clone(&self.executor);
-        let executable =
-            HostExecutable::new(self.name, self.kernels, &self.hw, executor, self.schedule, program, weights)?;
-        Ok(Box::new(executable))
+        Ok(Box::new(HostExecutable::new(self, program, weights.iter(), |weights| **weights)?))
+    }
+
+    fn compile_owned(
+        &self,
+        program: &Program,
+        weights: Vec<OwnedWeights>,
+    ) -> Result<Box<dyn Executable>, CompileError> {
+        Ok(Box::new(HostExecutable::new(self, program, weights.into_iter(), OwnedWeights::borrow)?))
     }
 }
 
@@ -89,32 +94,26 @@ pub struct HostExecutable {
 }
 
 impl HostExecutable {
-    /// Prepares every step of a program. `backend` names the caller in errors.
-    ///
-    /// # Errors
-    ///
-    /// [`CompileError`] naming the step.
-    pub fn new(
-        backend: &str,
-        kernels: &[&'static dyn Kernel],
-        hw: &Hardware,
-        executor: Arc<dyn Executor>,
-        schedule: Schedule,
+    /// Prepares every step of a program. Weights are dropped one by one, as soon as they are packed.
+    fn new<W>(
+        backend: &HostBackend,
         program: &Program,
-        weights: &[OpWeights<'_>],
+        weights: impl ExactSizeIterator<Item = W>,
+        borrow: impl for<'w> Fn(&'w W) -> OpWeights<'w>,
     ) -> Result<Self, CompileError> {
+        let HostBackend { name, kernels, hw, executor, schedule } = backend;
         program.validate()?;
         if weights.len() != program.steps.len() {
             return Err(CompileError::WeightCount { steps: program.steps.len(), weights: weights.len() });
         }
         let mut prepared = Vec::with_capacity(program.steps.len());
-        for (step, &weights) in program.steps.iter().zip(weights) {
+        for (step, weights) in program.steps.iter().zip(weights) {
             let kernel = kernels.iter().find(|kernel| kernel.id() == step.kernel).ok_or_else(|| {
-                let (backend, kernel) = (backend.to_owned(), step.kernel.to_string());
+                let (backend, kernel) = ((*name).to_owned(), step.kernel.to_string());
                 CompileError::UnknownKernel { layer: step.layer.clone(), backend, kernel }
             })?;
             let error = |source| CompileError::Prepare { layer: step.layer.clone(), source };
-            prepared.push(kernel.prepare_checked(&step.op, weights, hw).map_err(error)?);
+            prepared.push(kernel.prepare_checked(&step.op, borrow(&weights), hw).map_err(error)?);
         }
         let threads = executor.threads().get();
         let footprints: Vec<Footprint> = prepared.iter().map(|prepared| prepared.footprint(threads)).collect();
@@ -129,8 +128,8 @@ impl HostExecutable {
             program: program.clone(),
             prepared,
             footprints,
-            executor,
-            schedule,
+            executor: Arc::clone(executor),
+            schedule: *schedule,
         })
     }
 

@@ -72,6 +72,42 @@ pub struct OpWeights<'a> {
     pub quantization: OpQuantization<'a>,
 }
 
+/// What an [`OpQuantization`] borrows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OwnedQuantization {
+    /// One an input where they are u8, else none.
+    pub inputs: Vec<Quantization>,
+    /// Of the residual, where there is one and it is u8.
+    pub residual: Option<Quantization>,
+    /// Of the output, where it is u8.
+    pub output: Option<Quantization>,
+}
+
+impl OwnedQuantization {
+    /// As a kernel takes it.
+    pub fn borrow(&self) -> OpQuantization<'_> {
+        OpQuantization { inputs: &self.inputs, residual: self.residual, output: self.output }
+    }
+}
+
+/// What an [`OpWeights`] borrows, so that it can be given up where it is packed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OwnedWeights {
+    /// The weight.
+    pub weight: Option<Weight>,
+    /// One value a channel of the output.
+    pub bias: Option<Vec<f32>>,
+    /// What u8 tensors stand for.
+    pub quantization: OwnedQuantization,
+}
+
+impl OwnedWeights {
+    /// As a kernel takes it.
+    pub fn borrow(&self) -> OpWeights<'_> {
+        OpWeights { weight: self.weight.as_ref(), bias: self.bias.as_deref(), quantization: self.quantization.borrow() }
+    }
+}
+
 /// Bytes that a prepared operation needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {

@@ -26,7 +26,10 @@ pub use backend::{Backend, CompileError, Durations, Executable, ExecuteError, Re
 pub use chunks::{Dealer, guided_chunk};
 pub use executor::{Executor, ParseScheduleError, Schedule, Serial, static_range};
 pub use host::{HostBackend, HostExecutable};
-pub use kernel::{Footprint, Io, Kernel, OpQuantization, OpWeights, PrepareError, Prepared, Scratch, Support};
+pub use kernel::{
+    Footprint, Io, Kernel, OpQuantization, OpWeights, OwnedQuantization, OwnedWeights, PrepareError, Prepared, Scratch,
+    Support,
+};
 pub use kernel_id::{KernelId, KernelPattern, ParseKernelIdError};
 pub use nesting::{ExecutorId, Nesting, NestingScope};
 pub use op::{Epilogue, OpSpec, Operation};

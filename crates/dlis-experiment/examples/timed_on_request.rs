@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let system = backend_on(team, Schedule::Static);
     let mut cache = TuneCache::in_memory();
     let planner = Planner::new(&system).policy(algorithm.parse()?).batch(batch).cache(&mut cache);
-    let session = Session::new(&system, planner.plan(&network)?)?;
+    let session = Session::new(&system, planner.plan_owned(network)?)?;
     let load_s = start.elapsed().as_secs_f64();
     let value = |index: usize| (index * 2_654_435_761 % 1000) as f32 / 500.0 - 1.0;
     let (input, output) = ((0..session.input_len()).map(value).collect(), vec![0.0; session.output_len()]);

@@ -150,9 +150,10 @@ impl Weight {
         match self {
             Self::F32(array) => {
                 let array = array.as_standard_layout();
-                let elements = array.as_slice()?;
-                let index = elements.iter().position(|&value| condition(value))?;
-                Some((index, elements[index]))
+                array.as_slice()?.chunks(CHUNK).enumerate().find_map(|(chunk, elements)| {
+                    let index = first(elements, &condition)?;
+                    Some((chunk * CHUNK + index, elements[index]))
+                })
             }
             Self::F16(array) => {
                 let array = array.as_standard_layout();
@@ -160,7 +161,7 @@ impl Weight {
                 array.as_slice()?.chunks(CHUNK).enumerate().find_map(|(chunk, halves)| {
                     let wide = &mut wide[..halves.len()];
                     halves.convert_to_f32_slice(wide);
-                    let index = wide.iter().position(|&value| condition(value))?;
+                    let index = first(wide, &condition)?;
                     Some((chunk * CHUNK + index, wide[index]))
                 })
             }
@@ -276,8 +277,15 @@ impl Weight {
     }
 }
 
-/// f16 that are widened at a time, by instructions that widen several.
+/// Elements that are widened, or searched, at a time, by instructions that take several.
 const CHUNK: usize = 1024;
+
+/// Index of the first element that satisfies a condition. That there is none, as a rule, is found out without a branch
+/// an element.
+fn first(elements: &[f32], condition: impl Fn(f32) -> bool) -> Option<usize> {
+    let any = elements.iter().fold(false, |any, &value| any | condition(value));
+    if any { elements.iter().position(|&value| condition(value)) } else { None }
+}
 
 /// A tensor of f16 as f32.
 fn widened(array: &ArrayD<f16>) -> ArrayD<f32> {

@@ -1,5 +1,7 @@
 //! What a kernel takes of an operation besides its kind, as data.
 
+use std::borrow::Cow;
+
 use dlis_backend::{AlignedBytes, Kernel, Layout, OpSpec, OpWeights, PrepareError, Support};
 use dlis_formats::{Format, Weight};
 
@@ -70,19 +72,16 @@ pub(crate) fn unsupported(kernel: &dyn Kernel, op: &OpSpec, support: Support) ->
 }
 
 /// The values of a dense f32 weight of these extents, in row-major order.
-pub(crate) fn dense_f32(
+pub(crate) fn dense_f32<'a>(
     kernel: &dyn Kernel,
-    weights: OpWeights<'_>,
+    weights: OpWeights<'a>,
     dims: &[usize],
-) -> Result<AlignedBytes, PrepareError> {
+) -> Result<Cow<'a, [f32]>, PrepareError> {
     match weights.weight {
-        Some(Weight::F32(array)) if array.shape() == dims => {
-            // A slice at once: iterators over any number of dimensions take ten times as long.
-            match array.as_slice() {
-                Some(values) => Ok(AlignedBytes::from_f32(values)),
-                None => Ok(AlignedBytes::from_f32(&array.iter().copied().collect::<Vec<f32>>())),
-            }
-        }
+        Some(Weight::F32(array)) if array.shape() == dims => Ok(match array.as_slice() {
+            Some(values) => Cow::Borrowed(values),
+            None => Cow::Owned(array.iter().copied().collect()),
+        }),
         _ => Err(wrong_weight(kernel, weights, Format::DenseF32, dims)),
     }
 }

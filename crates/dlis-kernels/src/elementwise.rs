@@ -168,7 +168,7 @@ impl Kernel for Affine {
                 let shift = accepts::bias(self, weights, channels)?;
                 // A channel of each of several images is a channel by itself in folded tensors.
                 let images = runs.channels / channels;
-                let [scale, shift] = [scale, shift].map(|factors| repeated(&factors, images));
+                let [scale, shift] = [&scale, shift.f32()].map(|factors| repeated(factors, images));
                 Ok(Box::new(PreparedAffine { runs, activation: op.epilogue.activation, scale, shift }))
             }
             (_, support) => Err(accepts::unsupported(self, op, support)),
@@ -177,8 +177,8 @@ impl Kernel for Affine {
 }
 
 /// Each value so many times.
-fn repeated(values: &AlignedBytes, times: usize) -> AlignedBytes {
-    let values = values.f32().iter().flat_map(|&value| std::iter::repeat_n(value, times));
+fn repeated(values: &[f32], times: usize) -> AlignedBytes {
+    let values = values.iter().flat_map(|&value| std::iter::repeat_n(value, times));
     AlignedBytes::from_f32(&values.collect::<Vec<f32>>())
 }
 

@@ -43,7 +43,8 @@ impl Kernel for Dot {
         let (Operation::Linear(linear), true) = (op.operation, support.is_yes()) else {
             return Err(accepts::unsupported(self, op, support));
         };
-        let weight = accepts::dense_f32(self, weights, &[linear.out_features, linear.in_features])?;
+        let weight =
+            AlignedBytes::from_f32(&accepts::dense_f32(self, weights, &[linear.out_features, linear.in_features])?);
         let bias = accepts::bias(self, weights, if linear.bias { linear.out_features } else { 0 })?;
         Ok(Box::new(PreparedDot { linear, epilogue: op.epilogue, weight, bias }))
     }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use dlis_backend::{Backend, Epilogue, Layout, OpSpec, Operation, Program, Slot, SlotId, Step, TensorSpec};
+use dlis_backend::{
+    Backend, Epilogue, Layout, OpSpec, Operation, OwnedQuantization, Program, Slot, SlotId, Step, TensorSpec,
+};
 use dlis_formats::DType;
 
 use crate::choose::Choices;
@@ -11,7 +13,7 @@ use crate::error::PlanError;
 use crate::forms::{CONVERTED, Existing, Form, MADE};
 use crate::lower::{Lowered, Source};
 use crate::memory::{Buffer, assign};
-use crate::types::{Quantizations, Types};
+use crate::types::{Types, quantization_of_conversion};
 
 /// What a step is for.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +21,7 @@ pub(crate) enum Origin {
     /// It executes the operation with this index.
     Op(usize),
     /// It moves a tensor to another layout or element type.
-    Conversion(Quantizations),
+    Conversion(OwnedQuantization),
 }
 
 impl Origin {
@@ -198,7 +200,7 @@ impl<'a> Emitter<'a> {
                 _ => " none changes the element type".to_owned(),
             },
         })?;
-        let quantization = Quantizations::of_conversion(types, self.lowered.quantization[tensor]);
+        let quantization = quantization_of_conversion(types, self.lowered.quantization[tensor]);
         let output = self.allocate(to, self.steps.len());
         let layer = layer.to_owned();
         let step = Step { layer, op, kernel: kernel.id(), inputs: vec![from], residual: None, output };

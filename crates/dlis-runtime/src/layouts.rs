@@ -150,7 +150,7 @@ mod tests {
             let y = graph.conv(format!("conv{index}"), x, 2, Window::square(1));
             x = if index % 2 == 1 { graph.add(format!("add{index}"), y, x) } else { y };
         }
-        lower(&Network::random(graph.finish(x).unwrap(), 0), Fusion::Full).unwrap()
+        lower(Network::random(graph.finish(x).unwrap(), 0), Fusion::Full).unwrap()
     }
 
     fn numbers(seed: u64) -> impl FnMut() -> f64 {

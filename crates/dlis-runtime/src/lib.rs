@@ -48,4 +48,4 @@ pub use policy::{ParsePolicyError, Policy};
 pub use session::{LayerTime, Session};
 pub use trace::{TraceEvent, chrome_trace};
 pub use tune::{TuneCache, TuneCacheError};
-pub use types::{Quantizations, Types};
+pub use types::Types;

@@ -1,11 +1,11 @@
 //! From a graph to operations: batch-norms folded, activations and residual additions fused.
 
-use dlis_backend::{Epilogue, Layout, OpSpec, Operation, TensorSpec};
+use dlis_backend::{Epilogue, Layout, OpSpec, Operation, OwnedQuantization, TensorSpec};
 use dlis_formats::{DType, Format, Quantization, Weight};
 use dlis_model::{Network, Op, Shape, Value, fold_batch_norm};
 
 use crate::error::PlanError;
-use crate::types::{Quantizations, Types};
+use crate::types::{Types, quantization_of_conversion};
 
 /// Where an operand comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct LoweredOp {
     /// Element types of inputs and output.
     pub types: Types,
     /// What the elements of u8 tensors stand for.
-    pub quantization: Quantizations,
+    pub quantization: OwnedQuantization,
 }
 
 impl LoweredOp {
@@ -108,7 +108,7 @@ impl LoweredOp {
             expanded: None,
             bias: None,
             types,
-            quantization: Quantizations::of_conversion(types, quantization),
+            quantization: quantization_of_conversion(types, quantization),
         }
     }
 
@@ -161,10 +161,10 @@ pub(crate) enum Fusion {
 }
 
 /// Lowers a network. All element types are f32 yet.
-pub(crate) fn lower(network: &Network, fusion: Fusion) -> Result<Lowered, PlanError> {
+pub(crate) fn lower(network: Network, fusion: Fusion) -> Result<Lowered, PlanError> {
     let network = match fusion {
-        Fusion::Full => fold_batch_norm(network.clone())?,
-        Fusion::None => network.clone(),
+        Fusion::Full => fold_batch_norm(network)?,
+        Fusion::None => network,
     };
     let quantization = |value| network.quantization(value).filter(|_| fusion == Fusion::Full);
     let of_layers: Vec<Option<Quantization>> =
@@ -261,7 +261,7 @@ pub(crate) fn lower(network: &Network, fusion: Fusion) -> Result<Lowered, PlanEr
             expanded: None,
             bias,
             types: Types::F32,
-            quantization: Quantizations::default(),
+            quantization: OwnedQuantization::default(),
         });
         results.push(Source::Op(ops.len() - 1));
     }

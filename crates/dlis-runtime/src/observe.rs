@@ -80,7 +80,7 @@ impl Observer {
     ///
     /// [`ObserveError`] if the network cannot be planned, or all its tensors at once do not fit the memory.
     pub fn new(backend: &dyn Backend, planner: Planner<'_>, network: &Network) -> Result<Self, ObserveError> {
-        let mut plan = planner.plan_as(network, Fusion::None, Reuse::Nothing)?;
+        let mut plan = planner.plan_as(network.clone(), Fusion::None, Reuse::Nothing)?;
         let graph = network.graph();
         let program = plan.program_mut();
         // A slot over the whole arena is the program's result, so that a run hands all of it out.

@@ -1,6 +1,6 @@
 //! Plans: which kernel, which layout and which memory for every operation.
 
-use dlis_backend::{Backend, KernelId, Layout, OpWeights, Program};
+use dlis_backend::{Backend, KernelId, Layout, OpWeights, OwnedWeights, Program};
 use dlis_formats::Weight;
 use dlis_model::{Network, graph::MAX_ELEMENTS};
 
@@ -53,11 +53,20 @@ impl<'a> Planner<'a> {
     /// [`PlanError`] if a batch-norm cannot be folded, the batch is too large, or the backend has no kernel
     /// for a layer.
     pub fn plan(self, network: &Network) -> Result<Plan, PlanError> {
+        self.plan_owned(network.clone())
+    }
+
+    /// Plans a network that nobody needs afterwards, so that its weights are not in memory twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan`](Self::plan).
+    pub fn plan_owned(self, network: Network) -> Result<Plan, PlanError> {
         self.plan_as(network, Fusion::Full, Reuse::Memory)
     }
 
     /// Plans a network, its layers fused and its memory reused or not.
-    pub(crate) fn plan_as(self, network: &Network, fusion: Fusion, reuse: Reuse) -> Result<Plan, PlanError> {
+    pub(crate) fn plan_as(self, network: Network, fusion: Fusion, reuse: Reuse) -> Result<Plan, PlanError> {
         let mut lowered = lower(network, fusion)?;
         let shapes = lowered.ops.iter().map(|op| op.output_shape).chain([lowered.input]);
         let largest = shapes.map(|shape| shape.elements()).max().unwrap_or(0);
@@ -148,6 +157,20 @@ impl Plan {
     /// The weights of each step.
     pub fn weights(&self) -> Vec<OpWeights<'_>> {
         self.origins.iter().map(|origin| self.weights_of(origin)).collect()
+    }
+
+    /// What the backend will execute, and the weights of each step.
+    pub(crate) fn into_parts(mut self) -> (Program, Vec<OwnedWeights>) {
+        let of = |origin: Origin| match origin {
+            Origin::Conversion(quantization) => OwnedWeights { quantization, ..OwnedWeights::default() },
+            Origin::Op(op) => {
+                // An operation is one step, so that nobody else needs its weight.
+                let LoweredOp { weight, bias, quantization, .. } = &mut self.ops[op];
+                OwnedWeights { weight: weight.take(), bias: bias.take(), quantization: std::mem::take(quantization) }
+            }
+        };
+        let weights = self.origins.into_iter().map(of).collect();
+        (self.program, weights)
     }
 
     fn weights_of<'a>(&'a self, origin: &'a Origin) -> OpWeights<'a> {

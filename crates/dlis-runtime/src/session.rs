@@ -36,16 +36,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// Has the backend pack the weights. The plan's own copy of them is dropped.
+    /// Has the backend pack the weights. The plan's own copy of each is dropped as it is packed.
     ///
     /// # Errors
     ///
     /// [`SessionError`] if the backend is not the one that the plan was made for.
     pub fn new(backend: &dyn Backend, plan: Plan) -> Result<Self, SessionError> {
         let start = Instant::now();
-        let executable = backend.compile(plan.program(), &plan.weights())?;
+        let (program, weights) = plan.into_parts();
+        let executable = backend.compile_owned(&program, weights)?;
         let prepare_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Ok(Self { executable, program: plan.program().clone(), prepare_ns })
+        Ok(Self { executable, program, prepare_ns })
     }
 
     /// What it executes.

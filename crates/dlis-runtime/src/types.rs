@@ -1,6 +1,6 @@
 //! The element type of every tensor: f32, or u8 where the network says what its elements stand for.
 
-use dlis_backend::{Backend, OpQuantization, Operation};
+use dlis_backend::{Backend, Operation, OwnedQuantization};
 use dlis_formats::{DType, Format, Quantization, Weight};
 
 use crate::lower::{Lowered, LoweredOp, Source};
@@ -28,29 +28,11 @@ impl Types {
     }
 }
 
-/// What the elements of an operation's u8 tensors stand for; an [`OpQuantization`] of its own.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Quantizations {
-    /// One an input where they are u8, else none.
-    pub inputs: Vec<Quantization>,
-    /// Of the residual, where there is one and it is u8.
-    pub residual: Option<Quantization>,
-    /// Of the output, where it is u8.
-    pub output: Option<Quantization>,
-}
-
-impl Quantizations {
-    /// Those of a conversion of a tensor of this quantisation.
-    pub(crate) fn of_conversion(types: Types, quantization: Option<Quantization>) -> Self {
-        let input = quantization.filter(|_| types.inputs == DType::U8);
-        let output = quantization.filter(|_| types.output == DType::U8);
-        Self { inputs: input.into_iter().collect(), residual: None, output }
-    }
-
-    /// As a backend takes it.
-    pub fn borrow(&self) -> OpQuantization<'_> {
-        OpQuantization { inputs: &self.inputs, residual: self.residual, output: self.output }
-    }
+/// What the tensors of a conversion of a tensor of this quantisation stand for.
+pub(crate) fn quantization_of_conversion(types: Types, quantization: Option<Quantization>) -> OwnedQuantization {
+    let input = quantization.filter(|_| types.inputs == DType::U8);
+    let output = quantization.filter(|_| types.output == DType::U8);
+    OwnedQuantization { inputs: input.into_iter().collect(), residual: None, output }
 }
 
 /// Decides the element types of every operation, and expands weights in formats that no kernel executes.
@@ -96,7 +78,7 @@ pub(crate) fn assign_types(lowered: &mut Lowered, backend: &dyn Backend, batch: 
             }
         }
         let of = |source: Source, dtype: DType| quantization[source.tensor()].filter(|_| dtype == DType::U8);
-        op.quantization = Quantizations {
+        op.quantization = OwnedQuantization {
             inputs: op.inputs.iter().filter_map(|&source| of(source, op.types.inputs)).collect(),
             residual: op.residual.and_then(|source| of(source, op.types.output)),
             output: of(Source::Op(index), op.types.output),

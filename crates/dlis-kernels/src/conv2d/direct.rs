@@ -65,7 +65,7 @@ impl Kernel for Direct {
         };
         let planes = Planes::new(Axis::both(&conv.window, &op.inputs[0], &op.output), conv.in_channels)
             .ok_or_else(|| accepts::unsupported(self, op, support))?;
-        let weight = accepts::dense_f32(self, weights, &conv.weight_dims())?;
+        let weight = AlignedBytes::from_f32(&accepts::dense_f32(self, weights, &conv.weight_dims())?);
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
         let offsets = planes.offsets(conv.in_channels / conv.groups);
         Ok(Box::new(PreparedDirect { conv, epilogue: op.epilogue, planes, weight, bias, offsets }))

@@ -62,7 +62,7 @@ impl Kernel for Im2colGemm {
         let (Operation::Conv2d(conv), true) = (op.operation, support.is_yes()) else {
             return Err(accepts::unsupported(self, op, support));
         };
-        let weight = accepts::dense_f32(self, weights, &conv.weight_dims())?;
+        let weight = AlignedBytes::from_f32(&accepts::dense_f32(self, weights, &conv.weight_dims())?);
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
         let axes = Axis::both(&conv.window, &op.inputs[0], &op.output);
         Ok(Box::new(PreparedIm2col { conv, epilogue: op.epilogue, axes, weight, bias }))

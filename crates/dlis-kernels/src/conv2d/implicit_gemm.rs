@@ -114,7 +114,7 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
         let taps = conv.window.taps();
         let mut packed = AlignedBytes::zeroed(conv.groups * blocks * taps * depth * block * size_of::<f32>());
         let mut bias = AlignedBytes::zeroed(conv.groups * blocks * block * size_of::<f32>());
-        let (source, values, packed_to, bias_to) = (source.f32(), values.f32(), packed.f32_mut(), bias.f32_mut());
+        let (values, packed_to, bias_to) = (values.f32(), packed.f32_mut(), bias.f32_mut());
         for out in 0..conv.out_channels {
             let (group, within) = (out / per_group, out % per_group);
             let column = group * blocks + within / block;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dlis_formats::Weight;
-use ndarray::{Array1, Axis};
+use ndarray::{Array1, ArrayD, Axis};
 
 use crate::{Conv2d, Graph, GraphError, Layer, Linear, Network, Op, QuantizationError, Value, WeightError};
 
@@ -143,13 +143,8 @@ impl Weights {
             return Err(WeightError::Missing { name, expected: Vec::new() }.into());
         };
         let weight = match weight {
-            Weight::F32(_) | Weight::F16(_) => {
-                let mut weight = weight.to_f32().into_owned();
-                for (mut filter, &scale) in weight.axis_iter_mut(Axis(0)).zip(&scale) {
-                    filter.mapv_inplace(|value| round(f64::from(value) * scale));
-                }
-                Weight::F32(weight)
-            }
+            Weight::F32(weight) => scaled(weight, &scale),
+            half @ Weight::F16(_) => scaled(half.to_f32().into_owned(), &scale),
             packed => packed.scale_rows(&scale.iter().copied().map(round).collect::<Vec<_>>()),
         };
         let bias = Weight::F32(bias.mapv(round).into_dyn());
@@ -172,6 +167,14 @@ impl Weights {
             None => Err(WeightError::Missing { name, expected: Vec::new() }),
         }
     }
+}
+
+/// Each filter times its factor, in place.
+fn scaled(mut weight: ArrayD<f32>, factors: &Array1<f64>) -> Weight {
+    for (mut filter, &factor) in weight.axis_iter_mut(Axis(0)).zip(factors) {
+        filter.mapv_inplace(|value| round(f64::from(value) * factor));
+    }
+    Weight::F32(weight)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is meant; the result is checked")]

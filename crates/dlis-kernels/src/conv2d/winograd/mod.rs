@@ -102,7 +102,7 @@ impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
             let (column, lane) = (out / block, out % block);
             let to = &mut packed.f32_mut()[column * positions(TILE) * depth * block..];
             for channel in 0..depth {
-                let taps = &source.f32()[(out * depth + channel) * 9..][..9];
+                let taps = &source[(out * depth + channel) * 9..][..9];
                 for_each_position(TILE, taps, |position, value| {
                     to[(position * depth + channel) * block + lane] = value;
                 });
