@@ -38,9 +38,12 @@ impl Network {
                     return Err(WeightError::Shape { name, expected: parameter.dims, found: weight.dims().to_vec() });
                 }
                 let variance = parameter.name == "running_var";
-                let valid = |value: f32| value.is_finite() && !(variance && value < 0.0);
                 // Not through `to_f32`: a packed weight may stand for far more elements than it has bytes.
-                if let Some((index, value)) = weight.find(|value| !valid(value)) {
+                let wrong = match variance {
+                    true => weight.find(|value| !(value.is_finite() && value >= 0.0)),
+                    false => weight.find(|value| !value.is_finite()),
+                };
+                if let Some((index, value)) = wrong {
                     return Err(WeightError::Value { name, index, value, variance });
                 }
                 known.insert(name);

@@ -31,6 +31,8 @@ use crate::simd::{Simd, Work, at_every_level};
 const FEW: usize = 4;
 /// Most elements of a padded input.
 const MAX_PADDED: usize = 1 << 26;
+/// Input and output channels whose weights are packed at a time.
+const PACKED: usize = 8;
 /// Least output channels of a group, where there are several groups.
 const MIN_GROUP: usize = 4;
 
@@ -115,18 +117,27 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
         let mut packed = AlignedBytes::zeroed(conv.groups * blocks * taps * depth * block * size_of::<f32>());
         let mut bias = AlignedBytes::zeroed(conv.groups * blocks * block * size_of::<f32>());
         let (values, packed_to, bias_to) = (values.f32(), packed.f32_mut(), bias.f32_mut());
-        for out in 0..conv.out_channels {
-            let (group, within) = (out / per_group, out % per_group);
-            let column = group * blocks + within / block;
-            let lane = within % block;
-            let to = &mut packed_to[column * taps * depth * block..];
-            for tap in 0..taps {
-                for channel in 0..depth {
-                    to[(tap * depth + channel) * block + lane] = source[(out * depth + channel) * taps + tap];
+        for column in 0..conv.groups * blocks {
+            let (group, within) = (column / blocks, column % blocks * block);
+            let outs = group * per_group + within..group * per_group + per_group.min(within + block);
+            let to = &mut packed_to[column * taps * depth * block..][..taps * depth * block];
+            // Few channels of few outputs at a time, so that what is read from and written to again and again is in a
+            // cache, whose lines are few for strides of powers of two.
+            for first in (0..depth).step_by(PACKED) {
+                let channels = first..depth.min(first + PACKED);
+                for some in (0..outs.len()).step_by(PACKED).map(|lane| lane..outs.len().min(lane + PACKED)) {
+                    for tap in 0..taps {
+                        for lane in some.clone() {
+                            let from = &source[(outs.start + lane) * depth * taps..][..depth * taps];
+                            for channel in channels.clone() {
+                                to[(tap * depth + channel) * block + lane] = from[channel * taps + tap];
+                            }
+                        }
+                    }
                 }
             }
             if conv.bias {
-                bias_to[column * block + lane] = values[out];
+                bias_to[column * block..][..outs.len()].copy_from_slice(&values[outs]);
             }
         }
         let padded = Padded::of(&conv, op.inputs[0]);

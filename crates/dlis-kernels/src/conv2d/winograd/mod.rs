@@ -36,6 +36,8 @@ use crate::simd::{Simd, Work, at_every_level};
 
 /// Bytes of transformed inputs that are computed before they are used.
 const INPUT_BYTES: usize = 2 << 20;
+/// Input channels whose weights are packed at a time.
+const PACKED: usize = 4;
 /// Bytes of a worker's sums: with the weights of a position they should stay in a second-level cache.
 const SUM_BYTES: usize = 192 << 10;
 /// How far ahead of their use weights are prefetched, in elements.
@@ -98,17 +100,21 @@ impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
         let columns = geometry.columns::<S>();
         let mut packed = AlignedBytes::zeroed(columns * positions(TILE) * depth * block * size_of::<f32>());
         let mut bias = AlignedBytes::zeroed(columns * block * size_of::<f32>());
-        for out in 0..conv.out_channels {
-            let (column, lane) = (out / block, out % block);
-            let to = &mut packed.f32_mut()[column * positions(TILE) * depth * block..];
-            for channel in 0..depth {
-                let taps = &source[(out * depth + channel) * 9..][..9];
-                for_each_position(TILE, taps, |position, value| {
-                    to[(position * depth + channel) * block + lane] = value;
-                });
+        for (column, to) in packed.f32_mut().chunks_exact_mut(positions(TILE) * depth * block).enumerate() {
+            let outs = column * block..conv.out_channels.min((column + 1) * block);
+            // Few channels of all outputs at a time, so that what is written to again and again is in a cache.
+            for channels in (0..depth).step_by(PACKED).map(|first| first..depth.min(first + PACKED)) {
+                for (lane, out) in outs.clone().enumerate() {
+                    for channel in channels.clone() {
+                        let taps = &source[(out * depth + channel) * 9..][..9];
+                        for (position, value) in transformed::<TILE>(taps).into_iter().flatten().enumerate() {
+                            to[(position * depth + channel) * block + lane] = value;
+                        }
+                    }
+                }
             }
             if conv.bias {
-                bias.f32_mut()[column * block + lane] = values.f32()[out];
+                bias.f32_mut()[column * block..][..outs.len()].copy_from_slice(&values.f32()[outs]);
             }
         }
         let tiles = [op.output.height.div_ceil(TILE), op.output.width.div_ceil(TILE)];
@@ -121,19 +127,19 @@ const fn positions(tile: usize) -> usize {
     (tile + 2) * (tile + 2)
 }
 
-/// The transformed weight, `G w G^T`, position by position, rounded once.
-fn for_each_position(tile: usize, taps: &[f32], mut visit: impl FnMut(usize, f32)) {
-    let g = transform::weight(tile);
-    for (y, row) in g.iter().enumerate() {
-        for (x, column) in g.iter().enumerate() {
-            let mut sum = 0.0;
-            for (tap, &value) in taps.iter().enumerate() {
-                sum += row[tap / 3] * column[tap % 3] * f64::from(value);
+/// The transformed weight, `G w G^T`, rounded once.
+fn transformed<const TILE: usize>(taps: &[f32]) -> impl IntoIterator<Item = impl IntoIterator<Item = f32>> {
+    let g = transform::weight(TILE);
+    g.iter().map(move |row| {
+        let mut half = [0.0; 3];
+        for (of_row, factor) in taps.chunks_exact(3).zip(row) {
+            for (half, &tap) in half.iter_mut().zip(of_row) {
+                *half += factor * f64::from(tap);
             }
-            #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
-            visit(y * g.len() + x, sum as f32);
         }
-    }
+        #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
+        g.iter().map(move |row| (half[0] * row[0] + half[1] * row[1] + half[2] * row[2]) as f32)
+    })
 }
 
 struct PreparedWinograd<S, const TILE: usize> {
