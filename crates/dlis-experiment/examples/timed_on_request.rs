@@ -8,7 +8,7 @@
 //! The arguments are algorithm, recipe, network, threads and images a run; with the recipe `random` the network is any of
 //! the zoo's with made-up weights. It begins with a line that says how long
 //! loading and preparing took; then it takes, on standard input, a line each: `run N` (answer: a JSON array of N times
-//! in milliseconds), `out` (a JSON array of the first results) and `quit` (the peak of its memory).
+//! in milliseconds), `profile N` (a JSON array of layer, kernel and median time of N runs in milliseconds), `out` (a JSON array of the first results) and `quit` (the peak of its memory).
 
 use std::error::Error;
 use std::io::{BufRead as _, Write as _};
@@ -83,12 +83,17 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let times: Result<Vec<f64>, _> = (0..count).map(|_| timed.run()).collect();
                 writeln!(answer, "{:?}", times?)?;
             }
+            ["profile", count] => {
+                let layers = timed.session.profile(&timed.input, count.parse::<usize>()?.min(MAX_RUNS))?;
+                let layers = layers.iter().map(|layer| (&layer.layer, &layer.kernel, layer.median_ns as f64 / 1e6));
+                writeln!(answer, "{}", serde_json::to_string(&layers.collect::<Vec<_>>())?)?;
+            }
             ["out"] => writeln!(answer, "{:?}", &timed.output[..timed.output.len().min(4)])?,
             ["quit"] => {
                 let peak = peak_resident_bytes().unwrap_or(0) as f64 / 1e6;
                 return Ok(writeln!(answer, r#"{{"rss_mb": {peak}}}"#)?);
             }
-            _ => return Err(format!("`{line}`: expected `run N`, `out` or `quit`").into()),
+            _ => return Err(format!("`{line}`: expected `run N`, `profile N`, `out` or `quit`").into()),
         }
         answer.flush()?;
     }
