@@ -2,7 +2,7 @@
 //! of output channels, for any part of the dimension that is summed over.
 
 use dlis_backend::{AlignedBytes, Disjoint, Epilogue, Io, TensorSpec};
-use dlis_model::{Activation, Conv2d, Window};
+use dlis_model::{Activation, Conv2d};
 use std::ops::Range;
 
 use crate::simd::Simd;
@@ -38,7 +38,7 @@ pub(super) struct Geometry {
 impl Geometry {
     pub(super) fn new(conv: Conv2d, input: TensorSpec, output: TensorSpec, epilogue: Epilogue) -> Self {
         let zeros = AlignedBytes::zeroed(conv.in_channels / conv.groups * size_of::<f32>());
-        let pointwise = conv.groups == 1 && Window { dilation: [1; 2], ..conv.window } == Window::square(1);
+        let pointwise = conv.groups == 1 && conv.window.is_pointwise();
         Self { conv, input, output, epilogue, pointwise, zeros }
     }
 

@@ -72,6 +72,8 @@ struct Shape {
     quads: usize,
     /// Whether taps are gathered, rather than read where they lie.
     gathers: bool,
+    /// Whether every output pixel is computed from the input pixel of the same index, read where it lies.
+    pointwise: bool,
 }
 
 impl Shape {
@@ -86,6 +88,7 @@ impl Shape {
             per_group: conv.out_channels / conv.groups,
             quads: (depth * conv.window.taps()).next_multiple_of(packing.inputs()) / 4,
             gathers: !depth.is_multiple_of(packing.inputs()),
+            pointwise: conv.window.is_pointwise() && conv.groups == 1 && depth.is_multiple_of(packing.inputs()),
         }
     }
 

@@ -177,7 +177,7 @@ impl<P: Dot> Column<'_, P> {
         D: Dot,
     {
         let PreparedGemm { shape, weights, output: constants, padding, .. } = self.prepared;
-        let Shape { conv, packing, input, output, depth, per_group, quads, gathers } = *shape;
+        let Shape { conv, packing, input, output, depth, per_group, quads, gathers, pointwise } = *shape;
         let slot = self.group * shape.slots::<D>() + self.block * Shape::block::<D>();
         let mut sums = [[d.splat_int(0); COLUMNS]; ROWS];
         for sums in &mut sums {
@@ -192,9 +192,10 @@ impl<P: Dot> Column<'_, P> {
         assert!(!KEEP || kept.len() >= (self.width * quads + D::LANES) * 4, "room for the weights of the block");
         let mut kept = kept.as_mut_ptr().cast::<i8>();
         let tables = if CODES { &weights.tables()[4 * slot..][..4 * COLUMNS * D::LANES] } else { &[] };
-        if gathers {
+        if gathers || pointwise {
             let row = 4 * quads;
-            let patches = &self.patches[(first - self.panel) * row..][..ROWS * row];
+            let from = if gathers { first - self.panel } else { first };
+            let patches = &(if gathers { self.patches } else { self.input })[from * row..][..ROWS * row];
             let mut places = [patches.as_ptr(); ROWS];
             for (index, place) in places.iter_mut().enumerate() {
                 *place = patches[index * row..].as_ptr();

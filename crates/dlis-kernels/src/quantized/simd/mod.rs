@@ -65,6 +65,12 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// Four bytes must be readable at `from`.
     unsafe fn broadcast(self, from: *const u8) -> Self::Quads;
 
+    /// The bytes of every lane.
+    fn quads(self, bytes: Self::Ints) -> Self::Quads;
+
+    /// The bytes of every lane without the lowest, and a byte of `next` above the others.
+    fn push(self, bytes: Self::Ints, next: Self::Ints) -> Self::Ints;
+
     /// In every lane, one byte from each place: lane `i` has those at `i`.
     ///
     /// # Safety
@@ -222,6 +228,16 @@ mod tests {
                 let places = [0, 1, 2, 3].map(|row| x[row * lanes..].as_ptr());
                 let sums = d.dot(d.splat_int(0), d.interleave(places), weights);
                 let one = |lane: usize| (0..4).map(|i| product(x[i * lanes + lane], w[4 * lane + i])).sum::<i32>();
+                assert_eq!(read(sums), expect(&one));
+
+                // Five bytes pushed: the first is gone.
+                let pushed = (0..5).fold(d.splat_int(0), |bytes, row| {
+                    let next = x[row * lanes / 2..].as_ptr();
+                    d.push(bytes, d.bytes(next))
+                });
+                let sums = d.dot(d.splat_int(0), d.quads(pushed), weights);
+                let one =
+                    |lane: usize| (0..4).map(|i| product(x[(i + 1) * lanes / 2 + lane], w[4 * lane + i])).sum::<i32>();
                 assert_eq!(read(sums), expect(&one));
 
                 for some in 0..=lanes {

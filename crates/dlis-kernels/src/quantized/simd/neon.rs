@@ -65,6 +65,21 @@ macro_rules! level {
             }
 
             #[inline(always)]
+            fn quads(self, bytes: int32x4_t) -> int8x16_t {
+                // SAFETY: `self` proves the features.
+                unsafe { signed(vreinterpretq_u8_s32(bytes)) }
+            }
+
+            #[inline(always)]
+            fn push(self, bytes: int32x4_t, next: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe {
+                    let rest = vshrq_n_u32::<8>(vreinterpretq_u32_s32(bytes));
+                    vreinterpretq_s32_u32(vorrq_u32(rest, vshlq_n_u32::<24>(vreinterpretq_u32_s32(next))))
+                }
+            }
+
+            #[inline(always)]
             unsafe fn broadcast(self, from: *const u8) -> int8x16_t {
                 // SAFETY: `self` proves the features; four bytes are readable by the caller's promise.
                 unsafe { signed(vreinterpretq_u8_u32(vdupq_n_u32(from.cast::<u32>().read_unaligned()))) }

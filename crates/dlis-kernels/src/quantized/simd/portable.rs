@@ -49,6 +49,19 @@ impl Dot for Portable {
     fn prefetch(self, _at: *const i8) {}
 
     #[inline(always)]
+    fn quads(self, bytes: [i32; LANES]) -> [[i16; 4]; LANES] {
+        bytes.map(|lane| lane.to_le_bytes().map(i16::from))
+    }
+
+    #[inline(always)]
+    fn push(self, mut bytes: [i32; LANES], next: [i32; LANES]) -> [i32; LANES] {
+        for (bytes, next) in bytes.iter_mut().zip(next) {
+            *bytes = (bytes.cast_unsigned() >> 8 | next.cast_unsigned() << 24).cast_signed();
+        }
+        bytes
+    }
+
+    #[inline(always)]
     unsafe fn broadcast(self, from: *const u8) -> [[i16; 4]; LANES] {
         // SAFETY: four bytes are readable, by the caller's promise.
         let bytes = unsafe { from.cast::<[u8; 4]>().read() };

@@ -59,6 +59,18 @@ macro_rules! half {
             }
 
             #[inline(always)]
+            fn quads(self, bytes: __m256i) -> $quads {
+                // SAFETY: `self` proves the features.
+                unsafe { $prepare(bytes) }
+            }
+
+            #[inline(always)]
+            fn push(self, bytes: __m256i, next: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_or_si256(_mm256_srli_epi32::<8>(bytes), _mm256_slli_epi32::<24>(next)) }
+            }
+
+            #[inline(always)]
             unsafe fn broadcast(self, from: *const u8) -> $quads {
                 // SAFETY: `self` proves the features; four bytes are readable by the caller's promise.
                 unsafe { $prepare(_mm256_set1_epi32(from.cast::<i32>().read_unaligned())) }
@@ -313,6 +325,17 @@ impl Dot for Avx512Vnni {
     fn prefetch(self, at: *const i8) {
         // SAFETY: a hint that faults on no address; part of the baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+    }
+
+    #[inline(always)]
+    fn quads(self, bytes: __m512i) -> __m512i {
+        bytes
+    }
+
+    #[inline(always)]
+    fn push(self, bytes: __m512i, next: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_or_si512(_mm512_srli_epi32::<8>(bytes), _mm512_slli_epi32::<24>(next)) }
     }
 
     #[inline(always)]

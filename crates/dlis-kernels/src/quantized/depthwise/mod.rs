@@ -1,5 +1,7 @@
 //! Depthwise convolution on u8 activations, channels last: four taps of a vector of channels in one step.
 
+mod sliding;
+
 use dlis_backend::{
     AlignedBytes, Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared,
     Scratch, Support, TensorSpec,
@@ -60,14 +62,11 @@ impl<D: Dot> Kernel for Depthwise<D> {
         let Integers { values, scales, .. } = quantized::integers(self, weights, Format::Int8, &conv.weight_dims())?;
         let (channels, taps) = (conv.out_channels, conv.window.taps());
         let padded = channels.next_multiple_of(D::LANES);
-        let per_lane = bytes_per_lane(taps);
-        let mut packed = AlignedBytes::zeroed(padded * per_lane);
+        let slides = sliding::slides::<D>(&conv, &op.inputs[0]);
+        let mut packed = AlignedBytes::zeroed(padded * if slides { sliding::BYTES } else { bytes_per_lane(taps) });
         for (index, &value) in values.iter().enumerate() {
             let (channel, tap) = (index / taps, index % taps);
-            let (block, lane) = (channel / D::LANES, channel % D::LANES);
-            // A lone last tap is not filled up to four.
-            let step = if tap / 4 * 4 < per_lane - per_lane % 4 { lane * 4 + tap % 4 } else { lane };
-            let place = block * D::LANES * per_lane + tap / 4 * 4 * D::LANES + step;
+            let place = if slides { sliding::place::<D>(channel, tap) } else { place::<D>(taps, channel, tap) };
             packed.as_mut_slice()[place] = value.cast_unsigned();
         }
         let sums: Vec<i32> = values.chunks(taps).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
@@ -76,7 +75,7 @@ impl<D: Dot> Kernel for Depthwise<D> {
         let mut padding = AlignedBytes::zeroed(channels);
         padding.as_mut_slice().fill(quantized::input(self, weights, 0)?.zero_point());
         let (from, to) = (op.inputs[0], op.output);
-        Ok(Box::new(PreparedDepthwise { dot, conv, from, to, weights: packed, output, padding }))
+        Ok(Box::new(PreparedDepthwise { dot, conv, from, to, slides, weights: packed, output, padding }))
     }
 }
 
@@ -85,11 +84,21 @@ const fn bytes_per_lane(taps: usize) -> usize {
     if taps % 4 == 1 { taps } else { taps.next_multiple_of(4) }
 }
 
+/// Where the weight of a tap of a channel lies.
+const fn place<D: Dot>(taps: usize, channel: usize, tap: usize) -> usize {
+    let (per_lane, block, lane) = (bytes_per_lane(taps), channel / D::LANES, channel % D::LANES);
+    // A lone last tap is not filled up to four.
+    let step = if tap / 4 * 4 < per_lane - per_lane % 4 { lane * 4 + tap % 4 } else { lane };
+    block * D::LANES * per_lane + tap / 4 * 4 * D::LANES + step
+}
+
 struct PreparedDepthwise<D> {
     dot: D,
     conv: Conv2d,
     from: TensorSpec,
     to: TensorSpec,
+    /// Whether windows slide: then weights are as `sliding` says.
+    slides: bool,
     /// `[vector of channels][four taps][channel][one of four]`, padded with zeros; of a lone last tap, as 3x3 windows
     /// have, `[channel]`.
     weights: AlignedBytes,
@@ -112,6 +121,10 @@ impl<D: Dot> Prepared for PreparedDepthwise<D> {
         );
         let tensors = Tensors::of(io, self.output.has_residual());
         parallel.for_each(self.to.batch * self.to.height, |_, rows| {
+            if self.slides {
+                self.dot.vectorize(sliding::Rows { prepared: self, input: input.u8(), tensors: &tensors, rows });
+                return;
+            }
             for row in rows {
                 self.dot.vectorize(Row { prepared: self, input: input.u8(), tensors: &tensors, row });
             }
