@@ -38,7 +38,9 @@ pub(super) struct Geometry {
 impl Geometry {
     pub(super) fn new(conv: Conv2d, input: TensorSpec, output: TensorSpec, epilogue: Epilogue) -> Self {
         let zeros = AlignedBytes::zeroed(conv.in_channels / conv.groups * size_of::<f32>());
-        let pointwise = conv.groups == 1 && conv.window.is_pointwise();
+        // Taps that were merged into channels are several pixels of the input.
+        let merged = conv.in_channels != input.channels;
+        let pointwise = conv.groups == 1 && conv.window.is_pointwise() && !merged;
         Self { conv, input, output, epilogue, pointwise, zeros }
     }
 
@@ -211,16 +213,7 @@ impl Geometry {
                 }
             }
         }
-        if activation.is_some() {
-            for sum in sums.as_flattened_mut() {
-                *sum = simd.at_least(*sum, simd.splat(0.0));
-            }
-        }
-        if activation == Some(Activation::Relu6) {
-            for sum in sums.as_flattened_mut() {
-                *sum = simd.at_most(*sum, simd.splat(6.0));
-            }
-        }
+        rectify_all(simd, activation, sums.as_flattened_mut());
         for (row, sums) in sums.into_iter().enumerate() {
             // SAFETY: pixels and blocks of channels belong to one task each, so no two parts overlap.
             let to = unsafe { tensors.output.slice(at + row * stride..at + row * stride + VECTORS * S::LANES) };
@@ -357,6 +350,21 @@ pub(crate) fn rectify<S: Simd>(simd: S, activation: Option<Activation>, x: S::Ve
         None | Some(Activation::Sigmoid) => x,
         Some(Activation::Relu) => simd.at_least(x, simd.splat(0.0)),
         Some(Activation::Relu6) => simd.at_most(simd.at_least(x, simd.splat(0.0)), simd.splat(6.0)),
+    }
+}
+
+/// The same of several, the activation asked for once.
+#[inline(always)]
+pub(crate) fn rectify_all<S: Simd>(simd: S, activation: Option<Activation>, all: &mut [S::Vector]) {
+    if matches!(activation, Some(Activation::Relu | Activation::Relu6)) {
+        for x in &mut *all {
+            *x = simd.at_least(*x, simd.splat(0.0));
+        }
+    }
+    if activation == Some(Activation::Relu6) {
+        for x in all {
+            *x = simd.at_most(*x, simd.splat(6.0));
+        }
     }
 }
 

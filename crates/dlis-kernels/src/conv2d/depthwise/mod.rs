@@ -19,7 +19,7 @@ use dlis_model::{Activation, Conv2d};
 
 use self::three::Three;
 use super::decoded::Packed;
-use super::tile::{operands, rectify};
+use super::tile::{operands, rectify, rectify_all};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 
@@ -270,9 +270,7 @@ impl<P: Simd> Row<'_, P> {
                 }
                 sums
             };
-            for (pixel, sum) in sums.into_iter().enumerate() {
-                self.put(simd, (x + pixel) * channels + channel, sum);
-            }
+            self.put_all(simd, x * channels + channel, sums);
         }
         for channel in whole..channels {
             for pixel in 0..N {
@@ -289,6 +287,26 @@ impl<P: Simd> Row<'_, P> {
                     Some(activation) => activation.apply(sum),
                 };
             }
+        }
+    }
+
+    /// Finishes and writes a vector of each of `N` neighbouring pixels but for a sigmoid, the first at `at`. A loop for
+    /// each step: each is small enough to be unrolled, so that the sums never leave the registers.
+    #[inline(always)]
+    fn put_all<S: Simd, const N: usize>(&mut self, simd: S, at: usize, mut sums: [S::Vector; N]) {
+        let channels = self.prepared.output.channels;
+        let end = at + (N - 1) * channels + S::LANES;
+        assert!(end <= self.to.len() && self.residual.is_none_or(|residual| end <= residual.len()), "in the row");
+        if let Some(residual) = self.residual {
+            for (pixel, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: vectors of the row, of which the last was just checked.
+                *sum = simd.add(*sum, unsafe { simd.load(residual.as_ptr().add(at + pixel * channels)) });
+            }
+        }
+        rectify_all(simd, self.prepared.epilogue.activation, &mut sums);
+        for (pixel, sum) in sums.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { simd.store(self.to.as_mut_ptr().add(at + pixel * channels), sum) };
         }
     }
 

@@ -111,9 +111,7 @@ impl<P: Simd> Row<'_, P> {
                 }
                 sums
             };
-            for (pixel, sum) in sums.into_iter().enumerate() {
-                self.put(simd, (run.x + pixel) * channels + channel, sum);
-            }
+            self.put_all(simd, run.x * channels + channel, sums);
         }
         N
     }
