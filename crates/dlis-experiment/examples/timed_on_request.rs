@@ -5,10 +5,11 @@
 //! cargo run --release -p dlis-experiment --example timed_on_request -- measured none vgg16-cifar10 1 1
 //! ```
 //!
-//! The arguments are algorithm, recipe, network, threads and images a run; with the recipe `random` the network is any of
-//! the zoo's with made-up weights. It begins with a line that says how long
-//! loading and preparing took; then it takes, on standard input, a line each: `run N` (answer: a JSON array of N times
-//! in milliseconds), `profile N` (a JSON array of layer, kernel and median time of N runs in milliseconds), `out` (a JSON array of the first results) and `quit` (the peak of its memory).
+//! The arguments are algorithm, recipe, network, threads and images a run; with the recipe `random` the network is any
+//! of the zoo's with made-up weights. It begins with a line that says how long loading and preparing took; then it
+//! takes, on standard input, a line each: `run N` (answer: a JSON array of N times in milliseconds), `profile N` (one of
+//! layer, kernel and median time of N runs in milliseconds), `out` (one of the first results) and `quit` (the peak of its
+//! memory).
 
 use std::error::Error;
 use std::io::{BufRead as _, Write as _};
