@@ -62,7 +62,7 @@ impl<D: Dot> Kernel for Depthwise<D> {
         let Integers { values, scales, .. } = quantized::integers(self, weights, Format::Int8, &conv.weight_dims())?;
         let (channels, taps) = (conv.out_channels, conv.window.taps());
         let padded = channels.next_multiple_of(D::LANES);
-        let slides = sliding::slides::<D>(&conv, &op.inputs[0]);
+        let slides = sliding::slides::<D>(&conv, &op.inputs[0], &op.output);
         let mut packed = AlignedBytes::zeroed(padded * if slides { sliding::BYTES } else { bytes_per_lane(taps) });
         for (index, &value) in values.iter().enumerate() {
             let (channel, tap) = (index / taps, index % taps);

@@ -16,14 +16,18 @@ const SIDE: usize = 3;
 pub(super) const BYTES: usize = 4 * SIDE;
 /// Pixels finished together.
 const PIXELS: usize = 4;
+/// Least columns of an output. With fewer, what the first pixel needs outweighs the others' gain, and the weights, which
+/// take a third more, count: such layers have many channels.
+const MIN_WIDTH: usize = 8;
 
 /// Whether a layer's windows slide.
-pub(super) fn slides<D: Dot>(conv: &Conv2d, from: &TensorSpec) -> bool {
+pub(super) fn slides<D: Dot>(conv: &Conv2d, from: &TensorSpec, to: &TensorSpec) -> bool {
     let window = &conv.window;
     window.kernel == [SIDE; 2]
         && window.dilation == [1; 2]
         && (1..=2).contains(&window.stride[1])
         && from.channels.is_multiple_of(D::LANES)
+        && to.width >= MIN_WIDTH
 }
 
 /// Where the weight of a tap of a channel lies.
