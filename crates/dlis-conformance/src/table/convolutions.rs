@@ -110,6 +110,20 @@ fn groups() -> Vec<Case> {
         each(&format!("depthwise 3x3 on {h}x{w}"), [1, h, w], 3, SAME);
         each(&format!("depthwise 3x3 stride 2 to {h}x{w}"), [1, 2 * h, 2 * w], 3, SAME.with_stride(2));
     }
+    // Whole vectors of channels of every level, on rows that are long enough for windows to slide along.
+    for (channels, [n, h, w]) in [(16, [2, 3, 8]), (32, [1, 4, 13]), (48, [1, 1, 19]), (16, [3, 2, 17])] {
+        let name = |what: &str| format!("depthwise 3x3 {what}, {n}x{channels}x{h}x{w}");
+        each(&name("along rows"), [n, h, w], channels, SAME);
+        each(&name("along rows, stride 2"), [n, h, 2 * w], channels, SAME.with_stride(2));
+        let uneven = Window { padding: [2, 0, 1, 4], stride: [2, 1], ..Window::square(3) };
+        each(&name("along rows, uneven padding"), [n, h, w], channels, uneven);
+        each(
+            &name("along rows, without padding"),
+            [n, h + 2, 2 * w + 2],
+            channels,
+            Window { stride: [1, 2], ..Window::square(3) },
+        );
+    }
     each("depthwise 5x5", [1, 7, 9], 11, Window::square(5).with_padding(2));
     each("depthwise 7x7 stride 2", [1, 9, 11], 18, Window::square(7).with_padding(3).with_stride(2));
     each("depthwise 1x1", [1, 4, 5], 6, Window::square(1));
