@@ -19,7 +19,7 @@ use dlis_model::{Activation, Conv2d};
 
 use self::three::Three;
 use super::decoded::Packed;
-use super::tile::{operands, rectify, rectify_all};
+use super::tile::{operands, rectify_all};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 
@@ -270,7 +270,7 @@ impl<P: Simd> Row<'_, P> {
                 }
                 sums
             };
-            self.put_all(simd, x * channels + channel, sums);
+            self.put(simd, x * channels + channel, sums);
         }
         for channel in whole..channels {
             for pixel in 0..N {
@@ -293,7 +293,7 @@ impl<P: Simd> Row<'_, P> {
     /// Finishes and writes a vector of each of `N` neighbouring pixels but for a sigmoid, the first at `at`. A loop for
     /// each step: each is small enough to be unrolled, so that the sums never leave the registers.
     #[inline(always)]
-    fn put_all<S: Simd, const N: usize>(&mut self, simd: S, at: usize, mut sums: [S::Vector; N]) {
+    fn put<S: Simd, const N: usize>(&mut self, simd: S, at: usize, mut sums: [S::Vector; N]) {
         let channels = self.prepared.output.channels;
         let end = at + (N - 1) * channels + S::LANES;
         assert!(end <= self.to.len() && self.residual.is_none_or(|residual| end <= residual.len()), "in the row");
@@ -308,18 +308,6 @@ impl<P: Simd> Row<'_, P> {
             // SAFETY: as above.
             unsafe { simd.store(self.to.as_mut_ptr().add(at + pixel * channels), sum) };
         }
-    }
-
-    /// Finishes and writes one vector of the row but for a sigmoid.
-    #[inline(always)]
-    fn put<S: Simd>(&mut self, simd: S, at: usize, mut sum: S::Vector) {
-        if let Some(residual) = self.residual {
-            // SAFETY: the slice is one vector.
-            sum = simd.add(sum, unsafe { simd.load(residual[at..at + S::LANES].as_ptr()) });
-        }
-        let sum = rectify(simd, self.prepared.epilogue.activation, sum);
-        // SAFETY: the slice is one vector.
-        unsafe { simd.store(self.to[at..at + S::LANES].as_mut_ptr(), sum) };
     }
 
     /// What vectors have not done of the epilogue.

@@ -111,7 +111,7 @@ impl<P: Simd> Row<'_, P> {
                 }
                 sums
             };
-            self.put_all(simd, run.x * channels + channel, sums);
+            self.put(simd, run.x * channels + channel, sums);
         }
         N
     }
@@ -135,7 +135,7 @@ impl<P: Simd> Row<'_, P> {
                     };
                 }
             }
-            self.put(simd, run.x * channels + channel, sum);
+            self.put(simd, run.x * channels + channel, [sum]);
         }
         1
     }
