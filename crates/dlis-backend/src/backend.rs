@@ -33,6 +33,14 @@ pub enum CompileError {
         /// The kernel.
         kernel: String,
     },
+    /// The program runs its first steps a slice of the batch at a time, and the backend has no such programs.
+    #[error("backend `{backend}` runs every step on the whole batch, and the program has a head of {steps} steps")]
+    Head {
+        /// The backend.
+        backend: String,
+        /// Steps of the head.
+        steps: usize,
+    },
     /// There is not enough memory for activations and scratch.
     #[error("{bytes} bytes of activations and scratch cannot be had: use a smaller batch or network")]
     Memory {
@@ -112,7 +120,7 @@ pub struct Durations {
 /// The time that one step took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepTrace {
-    /// Index of the step in the program.
+    /// Index of the step in the program. A step of its [`Head`](crate::Head) comes once for every slice.
     pub step: usize,
     /// Start, from the start of the run.
     pub start_ns: u64,
@@ -200,6 +208,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Its kernels, in the order in which they are listed to users.
     fn kernels(&self) -> &[&'static dyn Kernel];
+
+    /// Whether its executables run a program's [`Head`](crate::Head) a slice of the batch at a time: worth it where
+    /// caches hold the tensors of a few images, and not those of the whole batch.
+    fn runs_heads(&self) -> bool {
+        false
+    }
 
     /// Makes an executable of a program; `weights` has one entry a step.
     ///

@@ -68,6 +68,10 @@ impl Backend for HostBackend {
         self.kernels
     }
 
+    fn runs_heads(&self) -> bool {
+        true
+    }
+
     fn compile(&self, program: &Program, weights: &[OpWeights<'_>]) -> Result<Box<dyn Executable>, CompileError> {
         Ok(Box::new(HostExecutable::new(self, program, weights.iter(), |weights| **weights)?))
     }
@@ -151,9 +155,10 @@ impl HostExecutable {
         let parallel = Parallel::new(&*self.executor, self.schedule);
         let start = Instant::now();
         let mut begun = 0;
-        for (index, (step, prepared)) in program.steps.iter().zip(&self.prepared).enumerate() {
+        for (index, slice) in program.order() {
+            let (step, prepared) = (&program.steps[index], &self.prepared[index]);
             let span = tracing::trace_span!("step", layer = step.layer, kernel = %step.kernel).entered();
-            let mut io = Io::in_arena(arena, &program.slots, &step.inputs, step.residual, step.output);
+            let mut io = Io::in_arena(arena, &program.slots, step, slice);
             let threads = self.executor.threads().get();
             let mut scratch = Scratch::new(self.shared.as_mut_slice(), self.workers.as_mut_slice(), threads);
             prepared.run(&mut io, &mut scratch, parallel);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel_id::KernelId;
 use crate::op::{OpSpec, Operation};
 use crate::parallel::Parallel;
-use crate::program::{Slot, SlotId};
+use crate::program::{Slot, SlotId, Step};
 use crate::tensor::{TensorSpec, View, ViewMut};
 
 /// Whether a kernel can execute an operation.
@@ -315,7 +315,14 @@ impl dyn Kernel + '_ {
 #[derive(Clone, Copy, Debug)]
 enum Source<'a> {
     Views(&'a [View<'a>]),
-    Arena { before: &'a [u8], after: &'a [u8], after_offset: usize, slots: &'a [Slot], inputs: &'a [SlotId] },
+    Arena {
+        before: &'a [u8],
+        after: &'a [u8],
+        after_offset: usize,
+        slots: &'a [Slot],
+        inputs: &'a [SlotId],
+        slice: usize,
+    },
 }
 
 /// The tensors of one call.
@@ -332,19 +339,15 @@ impl<'a> Io<'a> {
         Self { source: Source::Views(inputs), residual, output }
     }
 
-    /// Tensors in one arena; the output overlaps neither an input nor the residual.
-    pub(crate) fn in_arena(
-        arena: &'a mut [u8],
-        slots: &'a [Slot],
-        inputs: &'a [SlotId],
-        residual: Option<SlotId>,
-        output: SlotId,
-    ) -> Self {
-        let output = slots[output.0];
+    /// The tensors of a step in one arena, as they lie for a slice; the output overlaps neither an input nor the
+    /// residual.
+    pub(crate) fn in_arena(arena: &'a mut [u8], slots: &'a [Slot], step: &'a Step, slice: usize) -> Self {
+        let output = slots[step.output.0].in_slice(slice);
         let (before, rest) = arena.split_at_mut(output.offset);
         let (bytes, after) = rest.split_at_mut(output.spec.bytes());
-        let source = Source::Arena { before, after, after_offset: output.offset + output.spec.bytes(), slots, inputs };
-        let residual = residual.map(|id| Self::locate(before, after, output.offset + output.spec.bytes(), slots[id.0]));
+        let after_offset = output.offset + output.spec.bytes();
+        let source = Source::Arena { before, after, after_offset, slots, inputs: &step.inputs, slice };
+        let residual = step.residual.map(|id| Self::locate(before, after, after_offset, slots[id.0].in_slice(slice)));
         Self { source, residual, output: ViewMut::new(output.spec, bytes) }
     }
 
@@ -373,8 +376,8 @@ impl<'a> Io<'a> {
     pub fn input(&self, index: usize) -> View<'a> {
         match self.source {
             Source::Views(views) => views[index],
-            Source::Arena { before, after, after_offset, slots, inputs } => {
-                Self::locate(before, after, after_offset, slots[inputs[index].0])
+            Source::Arena { before, after, after_offset, slots, inputs, slice } => {
+                Self::locate(before, after, after_offset, slots[inputs[index].0].in_slice(slice))
             }
         }
     }

@@ -34,5 +34,5 @@ pub use kernel_id::{KernelId, KernelPattern, ParseKernelIdError};
 pub use nesting::{ExecutorId, Nesting, NestingScope};
 pub use op::{Epilogue, OpSpec, Operation};
 pub use parallel::{Disjoint, Parallel};
-pub use program::{Program, ProgramError, Slot, SlotId, Step};
+pub use program::{Head, Program, ProgramError, Slot, SlotId, Step};
 pub use tensor::{Layout, TensorSpec, View, ViewMut};

@@ -1,8 +1,8 @@
 //! One case on one kernel of a whole backend, by way of a program.
 
 use dlis_backend::{
-    AlignedBytes, Backend, CompileError, Executable, ExecuteError, Kernel, KernelId, OpSpec, OpWeights, Program, Slot,
-    SlotId, Step,
+    AlignedBytes, Backend, CompileError, Executable, ExecuteError, Head, Kernel, KernelId, OpSpec, OpWeights, Program,
+    Slot, SlotId, Step,
 };
 use dlis_backend::{Layout, TensorSpec};
 use dlis_formats::Format;
@@ -51,7 +51,7 @@ fn one_step(case: &Case, op: &OpSpec, kernel: KernelId) -> (Program, Vec<f32>) {
     // The room between operands holds NaN, which no operation may take in.
     let mut input = Vec::new();
     for (spec, values) in &operands {
-        slots.push(Slot { spec: *spec, offset: input.len() * size_of::<f32>() });
+        slots.push(Slot::new(*spec, input.len() * size_of::<f32>()));
         input.extend_from_slice(values);
         if operands.len() > 1 {
             input.resize(AlignedBytes::round_up(input.len() * size_of::<f32>()) / size_of::<f32>(), f32::NAN);
@@ -62,17 +62,17 @@ fn one_step(case: &Case, op: &OpSpec, kernel: KernelId) -> (Program, Vec<f32>) {
     let program_input = match &operands[..] {
         [(spec, _)] if spec.layout == Layout::Nchw => SlotId(0),
         _ => {
-            slots.push(Slot { spec: TensorSpec::f32(1, [input.len(), 1, 1], Layout::Nchw), offset: 0 });
+            slots.push(Slot::new(TensorSpec::f32(1, [input.len(), 1, 1], Layout::Nchw), 0));
             SlotId(slots.len() - 1)
         }
     };
     let offset = AlignedBytes::round_up(input.len() * size_of::<f32>());
-    slots.push(Slot { spec: op.output, offset });
+    slots.push(Slot::new(op.output, offset));
     let output = SlotId(slots.len() - 1);
     let step = Step { layer: case.name.clone(), op: op.clone(), kernel, inputs, residual, output };
     let arena_bytes = AlignedBytes::round_up(offset + op.output.bytes());
-    let name = case.name.clone();
-    (Program { name, slots, steps: vec![step], input: program_input, output, arena_bytes }, input)
+    let (name, head) = (case.name.clone(), Head::NONE);
+    (Program { name, slots, steps: vec![step], head, input: program_input, output, arena_bytes }, input)
 }
 
 fn check_program(

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use dlis_backend::{
-    Backend, Epilogue, HostBackend, Kernel, KernelId, Layout, OpQuantization, OpSpec, OpWeights, Operation, Program,
-    Schedule, Serial, Slot, SlotId, Step, TensorSpec,
+    Backend, Epilogue, Head, HostBackend, Kernel, KernelId, Layout, OpQuantization, OpSpec, OpWeights, Operation,
+    Program, Schedule, Serial, Slot, SlotId, Step, TensorSpec,
 };
 use dlis_formats::{Format, Int4, Int8, Quantization, Ternary, TernaryPacking, Weight};
 use dlis_hw::Hardware;
@@ -45,12 +45,13 @@ fn bytes_flow_through_a_program_between_floats() {
         residual: None,
         output: SlotId(output),
     });
-    let slot = |index: usize, spec| Slot { spec, offset: index * 192 };
+    let slot = |index: usize, spec| Slot::new(spec, index * 192);
     let slots = [floats, bytes, bytes, bytes, floats];
     let program = Program {
         name: "bytes".into(),
         slots: slots.into_iter().enumerate().map(|(index, spec)| slot(index, spec)).collect(),
         steps: steps.collect(),
+        head: Head::NONE,
         input: SlotId(0),
         output: SlotId(4),
         arena_bytes: 5 * 192,

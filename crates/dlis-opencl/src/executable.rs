@@ -58,6 +58,9 @@ impl OpenClExecutable {
         if weights.len() != program.steps.len() {
             return Err(CompileError::WeightCount { steps: program.steps.len(), weights: weights.len() });
         }
+        if program.head.steps > 0 {
+            return Err(CompileError::Head { backend: backend.name().to_owned(), steps: program.head.steps });
+        }
         let mut bound = Vec::with_capacity(program.steps.len());
         for (step, &weights) in program.steps.iter().zip(weights) {
             let kernel = kernels.iter().copied().find(|kernel| kernel.id() == step.kernel).ok_or_else(|| {

@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use dlis_backend::{
-    Backend, Epilogue, KernelId, Layout, OpQuantization, OpSpec, OpWeights, Operation, Program, Slot, SlotId, Step,
-    TensorSpec,
+    Backend, Epilogue, Head, KernelId, Layout, OpQuantization, OpSpec, OpWeights, Operation, Program, Slot, SlotId,
+    Step, TensorSpec,
 };
 use dlis_formats::{Format, Int8, Quantization, Weight};
 use dlis_model::{Conv2d, Window};
@@ -51,8 +51,9 @@ fn program(backend: &OpenClBackend) -> Program {
     let slots = [floats, bytes, bytes, bytes, floats];
     Program {
         name: "bytes".into(),
-        slots: slots.into_iter().enumerate().map(|(index, spec)| Slot { spec, offset: index * PLACE }).collect(),
+        slots: slots.into_iter().enumerate().map(|(index, spec)| Slot::new(spec, index * PLACE)).collect(),
         steps: steps.collect(),
+        head: Head::NONE,
         input: SlotId(0),
         output: SlotId(4),
         arena_bytes: 5 * PLACE,

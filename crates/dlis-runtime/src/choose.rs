@@ -8,6 +8,7 @@ use crate::forms::{LayoutCosts, TensorCosts};
 use crate::layouts::layouts;
 use crate::lower::{Lowered, LoweredOp};
 use crate::policy::Policy;
+use crate::slices::Slicing;
 use crate::tune::Tuner;
 
 /// A kernel that can execute an operation in one layout.
@@ -15,7 +16,7 @@ use crate::tune::Tuner;
 pub(crate) struct Candidate {
     pub(crate) kernel: &'static dyn Kernel,
     pub(crate) spec: OpSpec,
-    /// Expected time in ns: measured under [`Policy::Measured`], otherwise a rough estimate.
+    /// Expected time of the whole batch in ns: measured under [`Policy::Measured`], otherwise a rough estimate.
     pub(crate) cost: f64,
     /// Whether the cost is only a lower bound, as measuring was given up.
     pub(crate) abandoned: bool,
@@ -47,6 +48,8 @@ fn estimate(kernel: &dyn Kernel, op: &LoweredOp, spec: &OpSpec) -> f64 {
 pub(crate) struct Choices {
     pub(crate) ops: Vec<Choice>,
     pub(crate) tensors: Vec<TensorCosts>,
+    /// What a run of the whole batch is expected to take, in ns.
+    pub(crate) cost: f64,
 }
 
 /// Chooses for every operation of a lowered network.
@@ -54,26 +57,29 @@ pub(crate) fn choose(
     lowered: &Lowered,
     backend: &dyn Backend,
     policy: &Policy,
-    batch: usize,
+    slicing: &Slicing,
     tuner: &mut Tuner<'_>,
 ) -> Result<Choices, PlanError> {
-    let of = |op| candidates_of(op, backend, policy, batch);
-    let mut candidates = lowered.ops.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+    let of = |(index, op)| candidates_of(op, backend, policy, slicing.batch_of(index));
+    let mut candidates = lowered.ops.iter().enumerate().map(of).collect::<Result<Vec<_>, _>>()?;
     drop_idle_lanes(lowered, &mut candidates);
     if *policy == Policy::Measured {
         for (op, candidates) in lowered.ops.iter().zip(&mut candidates) {
             tuner.measure(op, candidates)?;
         }
     }
+    for (index, candidates) in candidates.iter_mut().enumerate() {
+        candidates.iter_mut().for_each(|candidate| candidate.cost *= slicing.runs_of(index) as f64);
+    }
     let costs: Vec<LayoutCosts> =
         candidates.iter().map(|candidates| Layout::ALL.map(|layout| best(candidates, layout).1)).collect();
-    let tensors = tensor_costs(lowered, &costs, backend, policy, batch, tuner)?;
-    let layouts = layouts(lowered, &costs, &tensors);
+    let tensors = tensor_costs(lowered, &costs, backend, policy, slicing, tuner)?;
+    let (cost, layouts) = layouts(lowered, &costs, &tensors);
     let ops = candidates.into_iter().zip(layouts).map(|(candidates, layout)| {
         let (index, _) = best(&candidates, layout);
         Choice { layout, chosen: candidates[index].clone(), candidates }
     });
-    Ok(Choices { ops: ops.collect(), tensors })
+    Ok(Choices { ops: ops.collect(), tensors, cost })
 }
 
 /// Index and cost of the cheapest candidate of a layout; the cost is infinite if there is none.

@@ -8,6 +8,7 @@ use crate::error::PlanError;
 use crate::forms::{ByForm, CONVERTED, Form, LayoutCosts, MADE, TensorCosts};
 use crate::lower::{Lowered, LoweredOp, Source};
 use crate::policy::Policy;
+use crate::slices::Slicing;
 use crate::tune::Tuner;
 use crate::types::Types;
 
@@ -76,13 +77,15 @@ pub(crate) fn tensor_costs(
     costs: &[LayoutCosts],
     backend: &dyn Backend,
     policy: &Policy,
-    batch: usize,
+    slicing: &Slicing,
     tuner: &mut Tuner<'_>,
 ) -> Result<Vec<TensorCosts>, PlanError> {
     let uses = Uses::of(lowered, costs);
     let mut costs = Vec::with_capacity(uses.len());
     for (tensor, uses) in uses.iter().enumerate() {
         let (layer, shape) = lowered.tensor(tensor);
+        let runs = slicing.runs_of_tensor(tensor);
+        let batch = slicing.batch() / runs;
         let mut conversion = |types: Types, from: Layout, to: Layout| {
             let op = LoweredOp::conversion(layer, shape, types, lowered.quantization[tensor]);
             let mut spec = op.spec(batch, to);
@@ -93,7 +96,7 @@ pub(crate) fn tensor_costs(
             if *policy == Policy::Measured {
                 tuner.measure(&op, &mut candidates)?;
             }
-            Ok::<f64, PlanError>(candidates[0].cost)
+            Ok::<f64, PlanError>(candidates[0].cost * runs as f64)
         };
         let made = lowered.made_as(tensor);
         let types = [made, if made == DType::U8 { DType::F32 } else { DType::U8 }];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dlis_backend::{Backend, KernelId, Layout, OpSpec, Operation, Step, Support};
+use dlis_backend::{Backend, KernelId, Layout, OpSpec, Operation, Program, Step, Support};
 use dlis_formats::{DType, Format};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,8 @@ pub struct StepExplanation {
     pub layer: String,
     /// What is computed.
     pub op: String,
+    /// How often: once, or for every slice of the batch.
+    pub runs: usize,
     /// Layout of the output.
     pub layout: Layout,
     /// Element type of the inputs, then of the output.
@@ -54,12 +56,14 @@ pub struct Explanation {
 impl Explanation {
     pub(crate) fn new<'a>(
         policy: &Policy,
-        steps: impl Iterator<Item = (&'a Step, Option<(&'a LoweredOp, &'a Choice)>)>,
+        program: &Program,
+        choices: impl Iterator<Item = Option<(&'a LoweredOp, &'a Choice)>>,
         backend: &dyn Backend,
     ) -> Self {
-        let steps = steps.map(|(step, of)| {
+        let steps = program.steps.iter().zip(choices).enumerate().map(|(index, (step, of))| {
             let (op, choice) = of.unzip();
-            StepExplanation { expanded: op.and_then(|op| op.expanded), ..explain(policy, step, choice, backend) }
+            let (runs, expanded) = (program.runs_of(index), op.and_then(|op| op.expanded));
+            StepExplanation { runs, expanded, ..explain(policy, step, choice, backend) }
         });
         let steps = steps.collect();
         Self { policy: policy.to_string(), steps }
@@ -142,6 +146,7 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
     StepExplanation {
         layer: step.layer.clone(),
         op: step.op.to_string(),
+        runs: 1,
         layout: step.op.output.layout,
         dtypes: [step.op.dtype().unwrap_or(DType::F32), step.op.output.dtype],
         format: step.op.weight,
@@ -156,7 +161,11 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "policy: {}", self.policy)?;
         for step in &self.steps {
-            write!(f, "{} ({}, {}", step.layer, step.op, step.layout)?;
+            write!(f, "{} (", step.layer)?;
+            if step.runs > 1 {
+                write!(f, "{} times ", step.runs)?;
+            }
+            write!(f, "{}, {}", step.op, step.layout)?;
             let [input, output] = step.dtypes;
             if input == output { write!(f, ", {input}") } else { write!(f, ", {input} to {output}") }?;
             match (step.format, step.expanded) {

@@ -35,6 +35,7 @@ mod observe;
 mod plan;
 mod policy;
 mod session;
+mod slices;
 mod trace;
 mod tune;
 mod types;

@@ -87,7 +87,7 @@ impl Observer {
         let floats = program.arena_bytes / size_of::<f32>();
         let whole = TensorSpec::f32(1, [floats, 1, 1], Layout::Nchw);
         let input = program.input;
-        program.slots.push(Slot { spec: whole, offset: 0 });
+        program.slots.push(Slot::new(whole, 0));
         program.output = SlotId(program.slots.len() - 1);
         let mut slots = vec![None; graph.layers().len()];
         for (step, op) in plan.program().steps.iter().zip(plan.step_ops()) {
@@ -97,7 +97,7 @@ impl Observer {
         }
         let mut places = Vec::with_capacity(slots.len() + 1);
         let place = |value: Value, slot: SlotId| {
-            let Slot { spec, offset } = plan.program().slots[slot.0];
+            let Slot { spec, offset, .. } = plan.program().slots[slot.0];
             let start = offset / size_of::<f32>();
             Place { value, shape: graph.shape(value), spec, floats: start..start + spec.elements() }
         };

@@ -10,6 +10,7 @@ use crate::error::PlanError;
 use crate::explain::Explanation;
 use crate::lower::{Fusion, LoweredOp, lower};
 use crate::policy::Policy;
+use crate::slices::{Slicing, head};
 use crate::tune::{Evictor, TuneCache, Tuner};
 use crate::types::assign_types;
 
@@ -81,9 +82,15 @@ impl<'a> Planner<'a> {
         let measured = self.policy == Policy::Measured;
         let evictor = measured.then(|| Evictor::of(self.backend, weight_bytes)).flatten();
         let mut tuner = Tuner::new(self.backend, self.cache.unwrap_or(&mut unsaved), evictor);
-        let choices = choose(&lowered, self.backend, &self.policy, self.batch, &mut tuner)?;
-        let Emitted { program, origins } = Emitter::new(&lowered, &choices, self.backend, self.batch).emit(reuse)?;
-        Ok(Plan { program, origins, ops: lowered.ops, choices: choices.ops, policy: self.policy })
+        let mut slicing = Slicing::none(&lowered, self.batch);
+        let mut choices = choose(&lowered, self.backend, &self.policy, &slicing, &mut tuner)?;
+        // Where tensors stay, they are those of the whole batch.
+        if measured && reuse == Reuse::Memory {
+            let found = head(&lowered, self.backend, &choices, self.batch, &mut tuner)?;
+            (slicing, choices) = found.unwrap_or((slicing, choices));
+        }
+        let Emitted { program, origins } = Emitter::new(&lowered, &choices, self.backend, &slicing).emit(reuse)?;
+        Ok(Plan { program, origins, ops: lowered.ops, choices: choices.ops, slicing, policy: self.policy })
     }
 }
 
@@ -94,7 +101,7 @@ pub struct CandidateTime {
     pub kernel: KernelId,
     /// Layout of its tensors.
     pub layout: Layout,
-    /// What it takes.
+    /// What it takes, for the whole batch.
     pub ns: f64,
     /// Whether measuring it was given up, so that `ns` is but one run.
     pub abandoned: bool,
@@ -107,7 +114,7 @@ pub struct CandidateTime {
 pub struct OpCandidates {
     /// The layer that it executes, the first where several were fused.
     pub layer: String,
-    /// What is computed.
+    /// What is computed, of a slice of the batch where it takes one at a time.
     pub op: String,
     /// Multiply-accumulates of the whole batch.
     pub macs: u64,
@@ -125,6 +132,7 @@ pub struct Plan {
     origins: Vec<Origin>,
     ops: Vec<LoweredOp>,
     choices: Vec<Choice>,
+    slicing: Slicing,
     policy: Policy,
 }
 
@@ -192,8 +200,8 @@ impl Plan {
     /// For every operation all the ways in which it could run, and what each takes: measured under
     /// [`Policy::Measured`], otherwise a rough estimate.
     pub fn candidates(&self) -> Vec<OpCandidates> {
-        let of = |(op, choice): (&LoweredOp, &Choice)| {
-            let spec = &choice.chosen.spec;
+        let of = |(index, (op, choice)): (usize, (&LoweredOp, &Choice))| {
+            let (spec, runs) = (&choice.chosen.spec, self.slicing.runs_of(index) as u64);
             let candidates = choice.candidates.iter().map(|candidate| CandidateTime {
                 kernel: candidate.kernel.id(),
                 layout: candidate.spec.output.layout,
@@ -206,18 +214,17 @@ impl Plan {
             OpCandidates {
                 layer: op.layer.clone(),
                 op: spec.to_string(),
-                macs: spec.macs(),
-                bytes: spec.activation_bytes() + op.weight.as_ref().map_or(0, Weight::bytes) as u64,
+                macs: spec.macs() * runs,
+                bytes: spec.activation_bytes() * runs + op.weight.as_ref().map_or(0, Weight::bytes) as u64,
                 candidates,
             }
         };
-        self.ops.iter().zip(&self.choices).map(of).collect()
+        self.ops.iter().zip(&self.choices).enumerate().map(of).collect()
     }
 
     /// For every step the kernel chosen, and for every other kernel of the operation why it was not.
     pub fn explain(&self, backend: &dyn Backend) -> Explanation {
         let of = |origin: &Origin| origin.op().map(|op| (&self.ops[op], &self.choices[op]));
-        let steps = self.program.steps.iter().zip(&self.origins).map(|(step, origin)| (step, of(origin)));
-        Explanation::new(&self.policy, steps, backend)
+        Explanation::new(&self.policy, &self.program, self.origins.iter().map(of), backend)
     }
 }

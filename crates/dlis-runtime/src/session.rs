@@ -15,11 +15,11 @@ use crate::trace::TraceEvent;
 pub struct LayerTime {
     /// The layer.
     pub layer: String,
-    /// What is computed.
+    /// What is computed, and how often where it is done a slice of the batch at a time.
     pub op: String,
     /// By what.
     pub kernel: String,
-    /// Median over the runs.
+    /// Median over the runs, all slices together.
     pub median_ns: u64,
     /// Multiply-accumulates of the whole batch.
     pub macs: u64,
@@ -131,20 +131,25 @@ impl Session {
     pub fn profile(&mut self, input: &[f32], runs: usize) -> Result<Vec<LayerTime>, SessionError> {
         let mut times: Vec<Vec<u64>> = vec![Vec::new(); self.program.steps.len()];
         let mut output = vec![0.0; self.output_len()];
-        for _ in 0..runs.max(1) {
-            let mut observe = |trace: StepTrace| times[trace.step].push(trace.duration_ns);
+        for run in 0..runs.max(1) {
+            times.iter_mut().for_each(|times| times.push(0));
+            // A step of the program's head takes what all its slices do.
+            let mut observe = |trace: StepTrace| times[trace.step][run] += trace.duration_ns;
             self.executable.run_traced(input, &mut output, &mut observe)?;
         }
         let weight_bytes = self.executable.step_weight_bytes();
-        let layers = self.program.steps.iter().zip(times).zip(weight_bytes).map(|((step, mut times), weight_bytes)| {
+        let steps = self.program.steps.iter().enumerate().zip(times).zip(weight_bytes);
+        let layers = steps.map(|(((index, step), mut times), weight_bytes)| {
             times.sort_unstable();
+            let slices = self.program.runs_of(index);
+            let op = if slices > 1 { format!("{slices} times {}", step.op) } else { step.op.to_string() };
             LayerTime {
                 layer: step.layer.clone(),
-                op: step.op.to_string(),
+                op,
                 kernel: step.kernel.to_string(),
                 median_ns: times[times.len() / 2],
-                macs: step.op.macs(),
-                bytes: step.op.activation_bytes() + weight_bytes as u64,
+                macs: step.op.macs() * slices as u64,
+                bytes: step.op.activation_bytes() * slices as u64 + weight_bytes as u64,
             }
         });
         Ok(layers.collect())
@@ -162,7 +167,7 @@ impl Session {
         let start = Instant::now();
         for run in 0..runs {
             // Whatever is done between two steps is counted to the later one, so that nothing is but noted.
-            times.reserve(self.program.steps.len());
+            times.reserve(self.program.order().count());
             let begun = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.executable.run_traced(input, &mut output, &mut |trace| times.push((run, begun, trace)))?;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use dlis_backend::{AlignedBytes, Backend, Layout, OpSpec, OpWeights, Program, Slot, SlotId, Step, TensorSpec};
+use dlis_backend::{AlignedBytes, Backend, Head, Layout, OpSpec, OpWeights, Program, Slot, SlotId, Step, TensorSpec};
 use dlis_formats::{DType, Format};
 use serde::{Deserialize, Serialize};
 
@@ -289,7 +289,7 @@ fn alone(layer: &str, op: &OpSpec, kernel: dlis_backend::KernelId) -> Program {
     let mut slots = Vec::new();
     let mut arena_bytes = 0;
     let mut place = |spec: TensorSpec| {
-        slots.push(Slot { spec, offset: arena_bytes });
+        slots.push(Slot::new(spec, arena_bytes));
         arena_bytes += AlignedBytes::round_up(spec.bytes());
         SlotId(slots.len() - 1)
     };
@@ -301,7 +301,8 @@ fn alone(layer: &str, op: &OpSpec, kernel: dlis_backend::KernelId) -> Program {
     let or_idle = |slot: SlotId, spec: &TensorSpec| if spec.dtype == DType::F32 { slot } else { idle };
     let (from, to) = (or_idle(inputs[0], &op.inputs[0]), or_idle(output, &op.output));
     let step = Step { layer: layer.to_owned(), op: op.clone(), kernel, inputs, residual, output };
-    Program { name: layer.to_owned(), slots, steps: vec![step], input: from, output: to, arena_bytes }
+    let (name, head) = (layer.to_owned(), Head::NONE);
+    Program { name, slots, steps: vec![step], head, input: from, output: to, arena_bytes }
 }
 
 #[cfg(test)]
