@@ -3,6 +3,7 @@
 mod convolutions;
 mod lanes;
 mod layers;
+mod lines;
 mod networks;
 mod specials;
 
@@ -21,6 +22,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = convolutions::cases();
     cases.extend(layers::cases());
     cases.extend(lanes::cases());
+    cases.extend(lines::cases());
     cases.extend(networks::cases());
     cases.extend(specials::cases());
     cases

@@ -4,11 +4,13 @@ pub(crate) mod blocks;
 pub(crate) mod decoded;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
+mod finish;
 pub(crate) mod im2col;
 pub(crate) mod implicit_gemm;
 pub(crate) mod lanes;
 pub(crate) mod paper;
 mod planes;
+pub(crate) mod shifted;
 pub(crate) mod sparse;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[
     winograd::KERNELS,
     lanes::KERNELS,
     lanes::DEPTHWISE,
+    shifted::KERNELS,
     sparse::KERNELS,
     decoded::KERNELS,
     blocks::KERNELS,

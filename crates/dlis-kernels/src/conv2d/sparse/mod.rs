@@ -33,6 +33,7 @@ use dlis_model::{Activation, Conv2d};
 
 use self::entries::{Chunk, Columns, Entries};
 use self::tile::{Lines, MAX_SUMS, QUAD, Row, ZEROS, most_vectors};
+use super::finish::finish;
 use super::implicit_gemm::as_conv;
 use super::planes::Planes;
 use super::tile::{operands, rectify};
@@ -40,7 +41,7 @@ use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Avx2;
-use crate::simd::{Portable, Simd, Work, at_every_level};
+use crate::simd::{Simd, Work, at_every_level};
 
 /// Bytes of the input that a part of the columns reads: with the sums they should fit a small first-level cache.
 const PART_BYTES: usize = 28 << 10;
@@ -389,55 +390,6 @@ impl<P: Simd> Work for Tile<'_, P> {
             }
         }
     }
-}
-
-/// Finishes neighbouring sums of one channel.
-#[inline(always)]
-fn finish<S: Simd>(
-    simd: S,
-    (to, sums): (&mut [f32], &[f32]),
-    bias: f32,
-    residual: Option<&[f32]>,
-    activation: Option<Activation>,
-) {
-    let done = finish_vectors(simd, 0, to, sums, bias, residual, activation);
-    let done = finish_vectors(Portable, done, to, sums, bias, residual, activation);
-    for index in done..sums.len() {
-        let sum = sums[index] + bias + residual.map_or(0.0, |residual| residual[index]);
-        to[index] = match activation {
-            None | Some(Activation::Sigmoid) => sum,
-            Some(activation) => activation.apply(sum),
-        };
-    }
-    if activation == Some(Activation::Sigmoid) {
-        to.iter_mut().for_each(|x| *x = Activation::Sigmoid.apply(*x));
-    }
-}
-
-/// Finishes whole vectors from `done` on, but for a sigmoid, and returns how many elements are done then.
-#[inline(always)]
-fn finish_vectors<S: Simd>(
-    simd: S,
-    done: usize,
-    to: &mut [f32],
-    sums: &[f32],
-    bias: f32,
-    residual: Option<&[f32]>,
-    activation: Option<Activation>,
-) -> usize {
-    let end = done + (sums.len() - done) / S::LANES * S::LANES;
-    assert!(to.len() >= end && residual.is_none_or(|residual| residual.len() >= end), "room for the sums");
-    for at in (done..end).step_by(S::LANES) {
-        // SAFETY: `end` is no more than the length of each.
-        unsafe {
-            let mut sum = simd.add(simd.load(sums.as_ptr().add(at)), simd.splat(bias));
-            if let Some(residual) = residual {
-                sum = simd.add(sum, simd.load(residual.as_ptr().add(at)));
-            }
-            simd.store(to.as_mut_ptr().add(at), rectify(simd, activation, sum));
-        }
-    }
-    end
 }
 
 impl<P: Simd> Tile<'_, P> {

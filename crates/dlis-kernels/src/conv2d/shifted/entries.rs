@@ -1,0 +1,251 @@
+//! The weights that are not zero, by how their sums are moved, and where each meets the input.
+
+use std::ops::Range;
+
+use dlis_formats::{Values, Weight};
+
+use super::layout::Lines;
+use crate::simd::{MOST_LANES, Simd};
+
+/// How far ahead of what is widened memory is asked for, in bytes.
+const AHEAD: usize = 1024;
+/// Values that are widened at a time, at most.
+pub(super) const WIDENED: usize = 1024;
+
+/// Values as they are stored, and a vector of zeros behind them.
+#[derive(Debug)]
+enum Reals {
+    F32(Vec<f32>),
+    /// Their bits.
+    F16(Vec<u16>),
+}
+
+/// How the input channels are divided into parts, whose planes the first-level cache holds, and the output channels
+/// into groups that read a part before any reads the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Division {
+    /// Input channels of a part.
+    pub(super) channels: usize,
+    /// Output channels of a group.
+    pub(super) together: usize,
+}
+
+/// The entries of a weight: those of one output channel within one part whose sums are moved alike are neighbours.
+#[derive(Debug)]
+pub(super) struct Entries {
+    /// Output channels.
+    rows: usize,
+    parts: usize,
+    /// Elements of the planes from one part to the next.
+    part_len: usize,
+    /// Output channels of a group.
+    together: usize,
+    /// Ways of moving sums.
+    classes: usize,
+    /// `[group][part][row][class]`: where the entries start, and where the last ones end. They lie in the order in which
+    /// they are read.
+    starts: Vec<u32>,
+    /// Of each entry, the element that the first output reads, counted from where its part's planes start; and a
+    /// vector of zeros.
+    places: Vec<u16>,
+    values: Reals,
+}
+
+/// What of a weight does not depend on its values.
+struct Pattern {
+    starts: Vec<u32>,
+    places: Vec<u16>,
+    /// The entries as they are stored in the order in which they are read.
+    order: Vec<usize>,
+}
+
+impl Entries {
+    /// Of a weight `[out, in, height, width]`, dense or in compressed rows; `None` of another format, or where a place does
+    /// not fit 16 bits.
+    pub(super) fn of(weight: &Weight, lines: &Lines, division: Division) -> Option<Self> {
+        let (rows, columns) = (weight.rows(), weight.columns());
+        let depth = columns / lines.taps.len().max(1);
+        let parts = depth.div_ceil(division.channels).max(1);
+        let find = Find { lines, division, parts };
+        let (pattern, values) = match weight {
+            Weight::Csr(csr) => {
+                let (starts, indices) = (csr.row_starts(), csr.column_indices());
+                let of_row = |row: usize| starts[row] as usize..starts[row + 1] as usize;
+                let pattern = find.pattern(rows, columns, of_row, |at| indices.get(at))?;
+                let values = match csr.values() {
+                    Values::F32(values) => Reals::F32(in_order(values, &pattern.order, |value| value)),
+                    Values::F16(values) => Reals::F16(in_order(values, &pattern.order, |value| value.to_bits())),
+                };
+                (pattern, values)
+            }
+            Weight::F32(array) => {
+                let of_row = |row: usize| row * columns..(row + 1) * columns;
+                let pattern = find.pattern(rows, columns, of_row, |at| at % columns)?;
+                let values: Vec<f32> = array.iter().copied().collect();
+                let values = Reals::F32(in_order(&values, &pattern.order, |value| value));
+                (pattern, values)
+            }
+            _ => return None,
+        };
+        let Pattern { starts, places, .. } = pattern;
+        let part_len = division.channels * lines.channel();
+        let (together, classes) = (division.together, lines.shifts.len());
+        Some(Self { rows, parts, part_len, together, classes, starts, places, values })
+    }
+
+    /// Output channels.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Output channels of a group: whoever reads them begins with the first of such.
+    pub(super) fn together(&self) -> usize {
+        self.together
+    }
+
+    /// Parts of the input channels.
+    pub(super) fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Elements of the planes from one part to the next.
+    pub(super) fn part_len(&self) -> usize {
+        self.part_len
+    }
+
+    /// Bytes in all.
+    pub(super) fn bytes(&self) -> usize {
+        let values = match &self.values {
+            Reals::F32(values) => size_of_val(&values[..]),
+            Reals::F16(values) => size_of_val(&values[..]),
+        };
+        values + size_of_val(&self.places[..]) + size_of_val(&self.starts[..])
+    }
+
+    /// The first segment, of one class each, of these output channels, which are a group, within a part.
+    #[inline(always)]
+    pub(super) fn segment(&self, group: &Range<usize>, part: usize) -> usize {
+        (group.start * self.parts + part * group.len()) * self.classes
+    }
+
+    /// The entries of a segment.
+    #[inline(always)]
+    pub(super) fn range(&self, segment: usize) -> Range<usize> {
+        self.starts[segment] as usize..self.starts[segment + 1] as usize
+    }
+
+    /// Where the entries of the channel whose first segment this is end.
+    #[inline(always)]
+    pub(super) fn end(&self, segment: usize) -> usize {
+        self.starts[segment + self.classes] as usize
+    }
+
+    /// Places, of which there are a vector more than entries.
+    #[inline(always)]
+    pub(super) fn places(&self) -> &[u16] {
+        &self.places
+    }
+
+    /// The values of the entries from `at` on, of which `widened` holds those of `have`, where they have to be widened: it
+    /// has room for [`WIDENED`] and a vector more. Fewer than up to `end` may be there: `have` then says up to where.
+    #[inline(always)]
+    pub(super) fn values<'a, S: Simd>(
+        &'a self,
+        simd: S,
+        at: usize,
+        end: usize,
+        have: &mut Range<usize>,
+        widened: &'a mut [f32],
+    ) -> &'a [f32] {
+        let halves = match &self.values {
+            Reals::F32(values) => {
+                *have = at..end;
+                return &values[at..end];
+            }
+            Reals::F16(halves) => halves,
+        };
+        if at >= have.end {
+            *have = at..end.min(at + WIDENED);
+            let count = have.len().next_multiple_of(S::LANES);
+            let (from, to) = (&halves[at..at + count], &mut widened[..count]);
+            let places = self.places[at..].as_ptr();
+            for vector in (0..count).step_by(S::LANES) {
+                simd.prefetch(from.as_ptr().wrapping_add(vector).wrapping_byte_add(AHEAD).cast());
+                simd.prefetch(places.wrapping_add(vector).wrapping_byte_add(AHEAD).cast());
+                // SAFETY: both have `count` elements, which are whole vectors.
+                unsafe { simd.store(to.as_mut_ptr().add(vector), simd.load_half(from.as_ptr().add(vector))) };
+            }
+        }
+        &widened[at - have.start..have.len()]
+    }
+}
+
+/// Where the entries of a weight are found.
+struct Find<'a> {
+    lines: &'a Lines,
+    division: Division,
+    parts: usize,
+}
+
+impl Find<'_> {
+    /// The order of entries whose rows and columns these are.
+    fn pattern(
+        &self,
+        rows: usize,
+        columns: usize,
+        of_row: impl Fn(usize) -> Range<usize>,
+        column: impl Fn(usize) -> usize,
+    ) -> Option<Pattern> {
+        let Lines { taps, shifts, .. } = self.lines;
+        // Of each column: part, class and place.
+        let mut found = Vec::with_capacity(columns);
+        for channel in 0..columns / taps.len().max(1) {
+            let (part, within) = (channel / self.division.channels, channel % self.division.channels);
+            for &(class, place) in taps {
+                found.push((part, class, u16::try_from(within * self.lines.channel() + place).ok()?));
+            }
+        }
+        let entries = if rows > 0 { of_row(rows - 1).end } else { 0 };
+        let (mut places, mut order) = (vec![0; entries + MOST_LANES], vec![0; entries]);
+        let mut starts: Vec<u32> = Vec::with_capacity(rows * self.parts * shifts.len() + 1);
+        let mut next = Vec::new();
+        let mut begin = 0;
+        for first in (0..rows).step_by(self.division.together) {
+            let group = first..rows.min(first + self.division.together);
+            let segment =
+                |row: usize, (part, class): (usize, usize)| (part * group.len() + row - first) * shifts.len() + class;
+            // Entries are counted by segment, and then each takes the next place of its own.
+            next.clear();
+            next.resize(group.len() * self.parts * shifts.len(), 0usize);
+            for row in group.clone() {
+                for at in of_row(row) {
+                    let (part, class, _) = found[column(at)];
+                    next[segment(row, (part, class))] += 1;
+                }
+            }
+            for count in &mut next {
+                // No more than the starts of the weight, which are u32.
+                starts.push(u32::try_from(begin).unwrap_or(u32::MAX));
+                begin += std::mem::replace(count, begin);
+            }
+            for row in group.clone() {
+                for at in of_row(row) {
+                    let (part, class, place) = found[column(at)];
+                    let next = &mut next[segment(row, (part, class))];
+                    (places[*next], order[*next]) = (place, at);
+                    *next += 1;
+                }
+            }
+        }
+        starts.push(u32::try_from(begin).unwrap_or(u32::MAX));
+        Some(Pattern { starts, places, order })
+    }
+}
+
+/// Values in this order, as they are stored, and a vector of zeros.
+fn in_order<T: Copy, R: Copy + Default>(values: &[T], order: &[usize], stored: impl Fn(T) -> R) -> Vec<R> {
+    let mut all = Vec::with_capacity(order.len() + MOST_LANES);
+    all.extend(order.iter().map(|&at| stored(values[at])));
+    all.resize(order.len() + MOST_LANES, R::default());
+    all
+}

@@ -1,0 +1,206 @@
+//! The sums of a tile of outputs of one channel: in registers while those of one kind are added, then moved to where
+//! they belong.
+
+use super::entries::Entries;
+use super::layout::Shift;
+use crate::simd::Simd;
+
+/// Some output channels, of one group, within a part of the input channels.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) entries: &'a Entries,
+    pub(super) shifts: &'a [Shift],
+    /// The first of their segments: each channel has one for each of the shifts.
+    pub(super) segment: usize,
+    pub(super) count: usize,
+    /// Whether sums of another part are there already.
+    pub(super) begun: bool,
+}
+
+impl Rows<'_> {
+    /// Adds the entries' products for a tile of so many vectors, whose input is at `input` from an entry's place on, to
+    /// `sums`, `[channel][vector]`; `of_line` vectors are a line. What is there already counts if sums were begun.
+    /// `widened` is for the values, see [`Entries::values`].
+    ///
+    /// # Safety
+    ///
+    /// `vectors` vectors must be readable at `input` from every place on. There are 1 to 8, and they are whole lines of 1,
+    /// 2, 4 or 8.
+    #[inline(always)]
+    pub(super) unsafe fn sum<S: Simd>(
+        self,
+        simd: S,
+        input: *const f32,
+        (vectors, of_line): (usize, usize),
+        widened: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        // SAFETY: passed on. The second number is how many entries are summed apart, so that enough sums are under way
+        // to hide the latency of a multiply-add.
+        unsafe {
+            match (vectors, of_line) {
+                (1, _) => self.sum_in::<S, 1, 4, 1>(simd, input, widened, sums),
+                (2, 1) => self.sum_in::<S, 2, 4, 1>(simd, input, widened, sums),
+                (3, _) => self.sum_in::<S, 3, 2, 1>(simd, input, widened, sums),
+                (4, 1) => self.sum_in::<S, 4, 2, 1>(simd, input, widened, sums),
+                (5, _) => self.sum_in::<S, 5, 1, 1>(simd, input, widened, sums),
+                (6, 1) => self.sum_in::<S, 6, 1, 1>(simd, input, widened, sums),
+                (7, _) => self.sum_in::<S, 7, 1, 1>(simd, input, widened, sums),
+                (_, 1) => self.sum_in::<S, 8, 1, 1>(simd, input, widened, sums),
+                (2, _) => self.sum_in::<S, 2, 4, 2>(simd, input, widened, sums),
+                (4, 2) => self.sum_in::<S, 4, 2, 2>(simd, input, widened, sums),
+                (6, _) => self.sum_in::<S, 6, 1, 2>(simd, input, widened, sums),
+                (_, 2) => self.sum_in::<S, 8, 1, 2>(simd, input, widened, sums),
+                (4, _) => self.sum_in::<S, 4, 2, 4>(simd, input, widened, sums),
+                (_, 4) => self.sum_in::<S, 8, 1, 4>(simd, input, widened, sums),
+                _ => self.sum_in::<S, 8, 1, 8>(simd, input, widened, sums),
+            }
+        }
+    }
+
+    /// `V` vectors, `U` entries apart, `L` vectors a line.
+    #[inline(always)]
+    unsafe fn sum_in<S: Simd, const V: usize, const U: usize, const L: usize>(
+        self,
+        simd: S,
+        input: *const f32,
+        widened: &mut [f32],
+        to: &mut [f32],
+    ) {
+        let segments = (self.segment..).step_by(self.shifts.len()).take(self.count);
+        for (segment, to) in segments.zip(to.chunks_exact_mut(V * S::LANES)) {
+            // SAFETY: passed on.
+            unsafe { self.sum_row::<S, V, U, L>(simd, segment, input, widened, to) };
+        }
+    }
+
+    /// The same of one channel, whose first segment this is.
+    #[inline(always)]
+    unsafe fn sum_row<S: Simd, const V: usize, const U: usize, const L: usize>(
+        self,
+        simd: S,
+        segment: usize,
+        input: *const f32,
+        widened: &mut [f32],
+        to: &mut [f32],
+    ) {
+        assert!(to.len() >= V * S::LANES, "room for the sums");
+        let places = self.entries.places();
+        let end = self.entries.end(segment);
+        let (mut begun, mut have) = (self.begun, 0..0);
+        for (class, shift) in self.shifts.iter().enumerate() {
+            let of_class = self.entries.range(segment + class);
+            if of_class.is_empty() {
+                continue;
+            }
+            let mut sums = [[simd.splat(0.0); V]; U];
+            let mut at = of_class.start;
+            while at < of_class.end {
+                let values = self.entries.values(simd, at, end, &mut have, widened);
+                let count = values.len().min(of_class.end - at);
+                // SAFETY: passed on.
+                unsafe { add(simd, input, &places[at..at + count], &values[..count], &mut sums) };
+                at += count;
+            }
+            let mut moved = together(simd, sums);
+            match shift {
+                Shift::Columns(columns) => move_columns::<S, V, L>(simd, *columns, &mut moved),
+                // SAFETY: there are as many numbers as the widest vector has lanes.
+                Shift::Lanes(lanes) => {
+                    moved.iter_mut().for_each(|sum| *sum = unsafe { simd.permute(*sum, lanes.as_ptr()) })
+                }
+            }
+            for (vector, &sum) in moved.iter().enumerate() {
+                // SAFETY: checked above.
+                unsafe {
+                    let to = to.as_mut_ptr().add(vector * S::LANES);
+                    simd.store(to, if begun { simd.add(simd.load(to), sum) } else { sum });
+                }
+            }
+            begun = true;
+        }
+        if !begun {
+            to[..V * S::LANES].fill(0.0);
+        }
+    }
+}
+
+/// Adds entries' products to the sums, each to those of its number modulo `U`.
+///
+/// # Safety
+///
+/// `V` vectors must be readable at `input` from every place on.
+#[inline(always)]
+unsafe fn add<S: Simd, const V: usize, const U: usize>(
+    simd: S,
+    input: *const f32,
+    places: &[u16],
+    values: &[f32],
+    sums: &mut [[S::Vector; V]; U],
+) {
+    let (places, rest_places) = places.as_chunks::<U>();
+    let (values, rest_values) = values.as_chunks::<U>();
+    for (places, values) in places.iter().zip(values) {
+        for ((&place, &value), sums) in places.iter().zip(values).zip(sums.iter_mut()) {
+            // SAFETY: passed on.
+            unsafe { add_one(simd, input, place, value, sums) };
+        }
+    }
+    for ((&place, &value), sums) in rest_places.iter().zip(rest_values).zip(sums.iter_mut()) {
+        // SAFETY: passed on.
+        unsafe { add_one(simd, input, place, value, sums) };
+    }
+}
+
+/// Adds one entry's products.
+///
+/// # Safety
+///
+/// `V` vectors must be readable at `input` from its place on.
+#[inline(always)]
+unsafe fn add_one<S: Simd, const V: usize>(
+    simd: S,
+    input: *const f32,
+    place: u16,
+    value: f32,
+    sums: &mut [S::Vector; V],
+) {
+    let value = simd.splat(value);
+    for (vector, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: passed on.
+        let input = unsafe { simd.load(input.add(usize::from(place) + vector * S::LANES)) };
+        *sum = simd.mul_add(value, input, *sum);
+    }
+}
+
+/// The sums of entries apart in one.
+#[inline(always)]
+fn together<S: Simd, const V: usize, const U: usize>(simd: S, mut sums: [[S::Vector; V]; U]) -> [S::Vector; V] {
+    let mut left = U;
+    while left > 1 {
+        for pair in 0..left / 2 {
+            let other = sums[left - 1 - pair];
+            sums[pair].iter_mut().zip(other).for_each(|(sum, other)| *sum = simd.add(*sum, other));
+        }
+        left -= left / 2;
+    }
+    sums[0]
+}
+
+/// Each sum becomes that of the output so many columns further on in its line of `L` vectors, or zero.
+#[inline(always)]
+fn move_columns<S: Simd, const V: usize, const L: usize>(simd: S, columns: isize, sums: &mut [S::Vector; V]) {
+    let zero = simd.splat(0.0);
+    for _ in 0..columns.unsigned_abs() {
+        let before = *sums;
+        for (vector, sum) in sums.iter_mut().enumerate() {
+            *sum = if columns > 0 {
+                let after = if vector % L == L - 1 { zero } else { before[vector + 1] };
+                simd.shift_down(before[vector], after)
+            } else {
+                let previous = if vector % L == 0 { zero } else { before[vector - 1] };
+                simd.shift_up(previous, before[vector])
+            };
+        }
+    }
+}
