@@ -143,7 +143,7 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     /// # Safety
     ///
     /// `LANES / 4` places must be readable, and four elements at each.
-    unsafe fn load_quads(self, from: *const f32, places: *const u32) -> Self::Vector;
+    unsafe fn load_quads(self, from: *const f32, places: *const u16) -> Self::Vector;
     /// Each of the elements at `from` four times.
     ///
     /// # Safety
@@ -260,7 +260,7 @@ mod tests {
                 let expected = [S::LANES + lane - 1, lane + 1, 2 * lane, 2 * lane + 1, back].map(|x: usize| x as f32);
                 assert_eq!(found, expected, "lane {lane}");
             }
-            let places: Vec<u32> = (0..4).map(|quad| (quad * 5 + 3) % 4).collect();
+            let places: Vec<u16> = (0..4).map(|quad| (quad * 5 + 3) % 4).collect();
             let (mut quads, mut fourfold) = (vec![0.0; S::LANES], vec![0.0; S::LANES]);
             // SAFETY: four elements are at each place, `LANES / 4` of which are there, as are as many elements.
             unsafe {
@@ -268,7 +268,7 @@ mod tests {
                 simd.store(fourfold.as_mut_ptr(), simd.load_fourfold(doubled.as_ptr()));
             }
             for lane in 0..S::LANES {
-                assert_eq!(quads[lane], places[lane / 4] as f32 + (lane % 4) as f32, "lane {lane}");
+                assert_eq!(quads[lane], f32::from(places[lane / 4]) + (lane % 4) as f32, "lane {lane}");
                 assert_eq!(fourfold[lane], (lane / 4) as f32);
             }
             for ((&half, &wide), &scaled) in halves.iter().zip(&widened).zip(&scaled) {

@@ -115,7 +115,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn load_quads(self, from: *const f32, places: *const u32) -> [f32; 4] {
+    unsafe fn load_quads(self, from: *const f32, places: *const u16) -> [f32; 4] {
         // SAFETY: by the caller's promise.
         unsafe { self.load(from.add(*places as usize)) }
     }

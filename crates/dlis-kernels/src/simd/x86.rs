@@ -154,7 +154,7 @@ macro_rules! level {
             }
 
             #[inline(always)]
-            unsafe fn load_quads(self, from: *const f32, places: *const u32) -> $vector {
+            unsafe fn load_quads(self, from: *const f32, places: *const u16) -> $vector {
                 // SAFETY: `self` proves the features; readable by the caller's promise.
                 unsafe { $quads(from, places) }
             }
@@ -337,10 +337,10 @@ unsafe fn permuted_sixteen(x: __m512, places: *const u32) -> __m512 {
 ///
 /// The machine has AVX2, and places and elements are readable.
 #[inline(always)]
-unsafe fn two_quads(from: *const f32, places: *const u32) -> __m256 {
+unsafe fn two_quads(from: *const f32, places: *const u16) -> __m256 {
     // SAFETY: by the caller's promise.
     unsafe {
-        let quad = |index: usize| _mm_loadu_ps(from.add(*places.add(index) as usize));
+        let quad = |index: usize| _mm_loadu_ps(from.add(usize::from(*places.add(index))));
         _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(quad(0)), quad(1))
     }
 }
@@ -365,7 +365,7 @@ unsafe fn two_fourfold(from: *const f32) -> __m256 {
 ///
 /// The machine has AVX-512 F and DQ, and places and elements are readable.
 #[inline(always)]
-unsafe fn four_quads(from: *const f32, places: *const u32) -> __m512 {
+unsafe fn four_quads(from: *const f32, places: *const u16) -> __m512 {
     // SAFETY: by the caller's promise.
     unsafe {
         let (low, high) = (two_quads(from, places), two_quads(from, places.add(2)));

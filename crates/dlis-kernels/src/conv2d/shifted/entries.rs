@@ -12,7 +12,7 @@ const AHEAD: usize = 1024;
 /// Values that are widened at a time, at most.
 pub(super) const WIDENED: usize = 1024;
 
-/// Values as they are stored, and a vector of zeros behind them.
+/// Values as they are stored, and some zeros behind them.
 #[derive(Debug)]
 enum Reals {
     F32(Vec<f32>),
@@ -45,8 +45,8 @@ pub(super) struct Entries {
     /// `[group][part][row][class]`: where the entries start, and where the last ones end. They lie in the order in which
     /// they are read.
     starts: Vec<u32>,
-    /// Of each entry, the element that the first output reads, counted from where its part's planes start; and a
-    /// vector of zeros.
+    /// Of each entry, the element that the first output reads, counted from where its part's planes start; and some behind
+    /// them.
     places: Vec<u16>,
     values: Reals,
 }
@@ -55,8 +55,8 @@ pub(super) struct Entries {
 struct Pattern {
     starts: Vec<u32>,
     places: Vec<u16>,
-    /// The entries as they are stored in the order in which they are read.
-    order: Vec<usize>,
+    /// The entries as they are stored in the order in which they are read; `None` for a zero that fills a vector up.
+    order: Vec<Option<usize>>,
 }
 
 impl Entries {
@@ -88,7 +88,7 @@ impl Entries {
             _ => return None,
         };
         let Pattern { starts, places, .. } = pattern;
-        let part_len = division.channels * lines.channel();
+        let part_len = find.part_len();
         let (together, classes) = (division.together, lines.shifts.len());
         Some(Self { rows, parts, part_len, together, classes, starts, places, values })
     }
@@ -140,7 +140,7 @@ impl Entries {
         self.starts[segment + self.classes] as usize
     }
 
-    /// Places, of which there are a vector more than entries.
+    /// Places, of which there are some more than entries.
     #[inline(always)]
     pub(super) fn places(&self) -> &[u16] {
         &self.places
@@ -188,6 +188,11 @@ struct Find<'a> {
 }
 
 impl Find<'_> {
+    /// Elements of the planes from one part to the next.
+    fn part_len(&self) -> usize {
+        self.division.channels * self.lines.channel()
+    }
+
     /// The order of entries whose rows and columns these are.
     fn pattern(
         &self,
@@ -196,7 +201,7 @@ impl Find<'_> {
         of_row: impl Fn(usize) -> Range<usize>,
         column: impl Fn(usize) -> usize,
     ) -> Option<Pattern> {
-        let Lines { taps, shifts, .. } = self.lines;
+        let Lines { taps, shifts, abreast, .. } = self.lines;
         // Of each column: part, class and place.
         let mut found = Vec::with_capacity(columns);
         for channel in 0..columns / taps.len().max(1) {
@@ -205,8 +210,7 @@ impl Find<'_> {
                 found.push((part, class, u16::try_from(within * self.lines.channel() + place).ok()?));
             }
         }
-        let entries = if rows > 0 { of_row(rows - 1).end } else { 0 };
-        let (mut places, mut order) = (vec![0; entries + MOST_LANES], vec![0; entries]);
+        let (mut places, mut order) = (Vec::new(), Vec::new());
         let mut starts: Vec<u32> = Vec::with_capacity(rows * self.parts * shifts.len() + 1);
         let mut next = Vec::new();
         let mut begin = 0;
@@ -223,29 +227,34 @@ impl Find<'_> {
                     next[segment(row, (part, class))] += 1;
                 }
             }
-            for count in &mut next {
-                // No more than the starts of the weight, which are u32.
-                starts.push(u32::try_from(begin).unwrap_or(u32::MAX));
-                begin += std::mem::replace(count, begin);
+            let of_part = group.len() * shifts.len();
+            for (segment, count) in next.iter_mut().enumerate() {
+                starts.push(u32::try_from(begin).ok()?);
+                begin += std::mem::replace(count, begin).next_multiple_of(*abreast);
+                // Read by what fills a vector up: the zeros behind the last channel.
+                let zeros = self.lines.planes_len().saturating_sub(segment / of_part * self.part_len());
+                places.resize(begin, if *abreast > 1 { u16::try_from(zeros).ok()? } else { 0 });
             }
+            order.resize(begin, None);
             for row in group.clone() {
                 for at in of_row(row) {
                     let (part, class, place) = found[column(at)];
                     let next = &mut next[segment(row, (part, class))];
-                    (places[*next], order[*next]) = (place, at);
+                    (places[*next], order[*next]) = (place, Some(at));
                     *next += 1;
                 }
             }
         }
-        starts.push(u32::try_from(begin).unwrap_or(u32::MAX));
+        starts.push(u32::try_from(begin).ok()?);
+        places.resize(begin + MOST_LANES, 0);
         Some(Pattern { starts, places, order })
     }
 }
 
-/// Values in this order, as they are stored, and a vector of zeros.
-fn in_order<T: Copy, R: Copy + Default>(values: &[T], order: &[usize], stored: impl Fn(T) -> R) -> Vec<R> {
+/// Values in this order, as they are stored, and some zeros.
+fn in_order<T: Copy, R: Copy + Default>(values: &[T], order: &[Option<usize>], stored: impl Fn(T) -> R) -> Vec<R> {
     let mut all = Vec::with_capacity(order.len() + MOST_LANES);
-    all.extend(order.iter().map(|&at| stored(values[at])));
+    all.extend(order.iter().map(|at| at.map_or_else(R::default, |at| stored(values[at]))));
     all.resize(order.len() + MOST_LANES, R::default());
     all
 }

@@ -10,6 +10,8 @@ use crate::simd::{MOST_LANES, Simd, Work};
 
 /// Most vectors of a tile.
 pub(super) const MOST_VECTORS: usize = 8;
+/// Outputs of the smallest maps: a vector holds the sums of several entries side by side.
+pub(super) const QUAD: usize = 4;
 /// Columns by which sums are moved, at most: one after the other.
 const MOST_COLUMNS: isize = 3;
 /// Most elements of a channel's planes: places within them are stored in 16 bits.
@@ -50,7 +52,8 @@ pub(super) enum Shift {
 /// The lines of an image's planes. Each is as long as a line of outputs and consists of whole vectors, so that these lie
 /// within cache lines: no padding comes between lines. Above and below are lines of zeros.
 ///
-/// Or a plane is one vector, without any padding. Or windows are of one pixel, and lines have no meaning.
+/// Or a plane is one vector, or four elements, without any padding: then rows are moved as columns are. Or windows are of
+/// one pixel, and lines have no meaning.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     axes: [Axis; 2],
@@ -67,8 +70,10 @@ pub(super) struct Lines {
     in_place: bool,
     /// Vectors of a line; 1 where lines have no meaning.
     pub(super) of_line: usize,
-    /// Vectors of a plane of outputs.
+    /// Vectors of the sums of a plane of outputs.
     pub(super) vectors: usize,
+    /// Entries whose sums a vector holds side by side: 1, or where planes are of four outputs as many as have room.
+    pub(super) abreast: usize,
     /// Of the taps that are summed together: how their sums become the outputs'.
     pub(super) shifts: Vec<Shift>,
     /// Of each tap of a window: which of those, and its place within the planes of a channel.
@@ -90,8 +95,9 @@ impl Lines {
         let pixels = op.output.pixels();
         let flat = conv.window.is_pointwise() && same && pixels.is_multiple_of(lanes);
         let whole = columns.output.is_multiple_of(lanes) && matches!(columns.output / lanes, 1 | 2 | 4 | 8);
-        if !flat && !whole && pixels != lanes {
-            return Err("its lines are not one, two, four or eight vectors, nor its planes one");
+        let abreast = if pixels == QUAD { lanes / QUAD } else { 1 };
+        if !flat && !whole && pixels * abreast != lanes {
+            return Err("its lines are not one, two, four or eight vectors, nor its planes one, or four elements");
         }
         // What lies behind a plane's last column, or row where rows are moved as well, must be padding.
         let ends = |axis: &Axis, taps: &[Tap]| {
@@ -115,6 +121,8 @@ impl Lines {
         let plane = lines.checked_mul(columns.output).ok_or(FAR)?;
         let channel = plane.checked_mul(phases[0].len()).and_then(|all| all.checked_mul(phases[1].len())).ok_or(FAR)?;
         let len = channel.checked_mul(conv.in_channels).filter(|&len| channel <= MAX_CHANNEL && len <= MAX_LEN);
+        // Entries that fill a vector up read the zeros behind the last channel.
+        let len = len.filter(|len| abreast == 1 || len + QUAD <= MAX_CHANNEL);
         if len.is_none() || column_taps.iter().any(|tap| whole && tap.shift.abs() > MOST_COLUMNS) {
             return Err(FAR);
         }
@@ -144,9 +152,10 @@ impl Lines {
             above,
             lines,
             width: columns.output,
-            in_place: same && above + below == 0,
+            in_place: same && above + below == 0 && abreast == 1,
             of_line: if whole && !flat { columns.output / lanes } else { 1 },
-            vectors: pixels / lanes,
+            vectors: (pixels / lanes).max(1),
+            abreast,
             shifts,
             taps,
         })
@@ -169,36 +178,49 @@ impl Lines {
         self.channels * self.axes[0].input * self.axes[1].input
     }
 
-    /// Elements of all planes; 0 where the image is used as it is.
-    pub(super) fn scratch_len(&self) -> usize {
-        if self.in_place { 0 } else { self.channels * self.channel() }
+    /// Elements of all planes.
+    pub(super) fn planes_len(&self) -> usize {
+        self.channels * self.channel()
     }
 
-    /// The image laid out in `planes`, or the image itself where it is already.
+    /// Elements of all planes and the zeros behind them; 0 where the image is used as it is.
+    pub(super) fn scratch_len(&self) -> usize {
+        let zeros = if self.abreast > 1 { QUAD } else { 0 };
+        if self.in_place { 0 } else { self.planes_len() + zeros }
+    }
+
+    /// The image laid out in `planes`, or the image itself where it is already; `parallel` shares the work where it is given.
     pub(super) fn lay_out<'a>(
         &self,
         simd: impl Simd,
         image: &'a [f32],
         planes: &'a mut [f32],
-        parallel: Parallel<'_>,
+        parallel: Option<Parallel<'_>>,
     ) -> &'a [f32] {
         if self.in_place {
             return image;
         }
-        parallel.for_each_row(planes, self.channel(), |_, first, channels| {
-            simd.vectorize(LayOut { lines: self, image, first, channels });
-        });
+        let (channels, zeros) = planes.split_at_mut(self.planes_len());
+        zeros.fill(0.0);
+        match parallel {
+            None => simd.vectorize(LayOut { lines: self, image, first: 0, channels }),
+            Some(parallel) => parallel.for_each_row(channels, self.channel(), |_, first, channels| {
+                simd.vectorize(LayOut { lines: self, image, first, channels });
+            }),
+        }
         planes
     }
 }
 
-/// The lane that each lane of a plane of one vector takes its sum from, so many rows and columns further on.
+/// The lane that each lane of planes of these extents, one or several in a vector, takes its sum from, so many rows and
+/// columns further on.
 fn lanes_from(extents: [usize; 2], shift: [isize; 2], lanes: usize) -> [u32; MOST_LANES] {
     let [height, width] = extents;
     std::array::from_fn(|lane| {
-        let row = (lane / width).checked_add_signed(shift[0]).filter(|&row| row < height);
+        let plane = lane / (height * width) * (height * width);
+        let row = (lane % (height * width) / width).checked_add_signed(shift[0]).filter(|&row| row < height);
         let column = (lane % width).checked_add_signed(shift[1]).filter(|&column| column < width);
-        let from = row.zip(column).map_or(lanes, |(row, column)| row * width + column);
+        let from = row.zip(column).map_or(lanes, |(row, column)| plane + row * width + column);
         // No more than twice the lanes of a vector.
         u32::try_from(from).unwrap_or(0)
     })

@@ -11,7 +11,8 @@
 //! so that the inner sums are taken of vectors as they lie, and what is moved by a column are they: once for each tap
 //! column, not once for each weight. Rows are whole vectors then, and need no padding but lines of zeros above and below.
 //! Maps that are one vector have no padding at all: their sums are moved by rows and columns with one permutation, and a
-//! weight of any tap reads the very same vector. The image is used as it is.
+//! weight of any tap reads the very same vector. The image is used as it is. Of maps of four outputs a vector has the
+//! sums of two or four weights abreast.
 //!
 //! ```text
 //! for each tile of at most 8 vectors of outputs
@@ -38,7 +39,7 @@ use dlis_hw::Hardware;
 use dlis_model::Conv2d;
 
 use self::entries::{Division, Entries, WIDENED};
-use self::layout::{Lines, MOST_VECTORS};
+use self::layout::{Lines, MOST_VECTORS, QUAD};
 use self::tile::Rows;
 use super::finish::finish;
 use super::tile::operands;
@@ -153,49 +154,84 @@ impl<S: Simd> PreparedShifted<S> {
     fn worker_len(&self) -> [usize; 2] {
         [WIDENED + S::LANES, self.entries.together() * self.tile * S::LANES]
     }
+
+    /// Whether each worker takes whole images: then none waits for another but at the end, and what it lays out is in its
+    /// own caches. Few images would leave workers idle.
+    fn by_images(&self, threads: usize) -> bool {
+        let batch = self.input.batch;
+        threads > 1 && (batch.is_multiple_of(threads) || batch >= 4 * threads)
+    }
+
+    /// Tiles of a plane of outputs.
+    fn tiles(&self) -> usize {
+        (self.lines.vectors / self.lines.of_line).div_ceil(self.tile / self.lines.of_line)
+    }
+
+    /// The vectors of one of the tiles, which are whole lines.
+    fn vectors(&self, tile: usize) -> Range<usize> {
+        let lines = static_range(self.lines.vectors / self.lines.of_line, self.tiles(), tile);
+        lines.start * self.lines.of_line..lines.end * self.lines.of_line
+    }
 }
 
 impl<S: Simd> Prepared for PreparedShifted<S> {
-    fn footprint(&self, _threads: usize) -> Footprint {
+    fn footprint(&self, threads: usize) -> Footprint {
+        let planes = self.lines.scratch_len();
+        let (shared, own) = if self.by_images(threads) { (0, planes) } else { (planes, 0) };
         Footprint {
             weight_bytes: self.entries.bytes() + self.bias.allocated(),
-            scratch_bytes: self.lines.scratch_len() * size_of::<f32>(),
-            worker_scratch_bytes: self.worker_len().iter().sum::<usize>() * size_of::<f32>(),
+            scratch_bytes: shared * size_of::<f32>(),
+            worker_scratch_bytes: (self.worker_len().iter().sum::<usize>() + own) * size_of::<f32>(),
         }
     }
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let (input, residual) = operands(io, &self.input, &self.output, &self.epilogue);
         let (planes, worker_len, workers) = scratch.f32();
-        let planes = &mut planes[..self.lines.scratch_len()];
         let workers = Disjoint::new(workers);
         let output = Disjoint::new(io.output().f32());
-        // A tile is of whole lines.
-        let units = self.lines.vectors / self.lines.of_line;
-        let tiles = units.div_ceil(self.tile / self.lines.of_line);
+        // What a worker has to itself: for values, for sums, and for planes.
+        let own = |worker: usize| {
+            // SAFETY: no two calls with the same worker overlap in time, and every worker has its own part.
+            let own = unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
+            let [widened, sums] = self.worker_len();
+            let (widened, own) = own.split_at_mut(widened);
+            let (sums, planes) = own.split_at_mut(sums);
+            (widened, sums, planes)
+        };
         let (rows, together) = (self.entries.rows(), self.entries.together());
+        let images = input.chunks_exact(self.lines.image_len());
+        if self.by_images(parallel.threads()) {
+            parallel.for_each(images.len(), |worker, range| {
+                let (widened, sums, planes) = own(worker);
+                for (image, input) in range.clone().zip(images.clone().skip(range.start)) {
+                    let planes = self.lines.lay_out(self.simd, input, &mut planes[..self.lines.scratch_len()], None);
+                    for tile in 0..self.tiles() {
+                        let vectors = self.vectors(tile);
+                        let (widened, sums, output) = (&mut *widened, &mut *sums, &output);
+                        let rows = 0..rows;
+                        let tile =
+                            Tile { prepared: self, planes, residual, output, image, vectors, rows, widened, sums };
+                        self.simd.vectorize(tile);
+                    }
+                }
+            });
+            return;
+        }
         let groups = rows.div_ceil(together);
-        let runs = (8 * parallel.threads()).div_ceil(tiles).clamp(1, groups);
-        for (image, input) in input.chunks_exact(self.lines.image_len()).enumerate() {
-            let planes = self.lines.lay_out(self.simd, input, planes, parallel);
-            parallel.for_each(tiles * runs, |worker, tasks| {
-                // SAFETY: no two calls with the same worker overlap in time, and every worker has its own part.
-                let own = unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
-                let (widened, sums) = own.split_at_mut(self.worker_len()[0]);
+        let runs = (8 * parallel.threads()).div_ceil(self.tiles()).clamp(1, groups);
+        for (image, input) in images.enumerate() {
+            let planes = &mut planes[..self.lines.scratch_len()];
+            let planes = self.lines.lay_out(self.simd, input, planes, Some(parallel));
+            parallel.for_each(self.tiles() * runs, |worker, tasks| {
+                let (widened, sums, _) = own(worker);
                 for task in tasks {
-                    let units = static_range(units, tiles, task / runs);
+                    let vectors = self.vectors(task / runs);
                     let groups = static_range(groups, runs, task % runs);
-                    self.simd.vectorize(Tile {
-                        prepared: self,
-                        planes,
-                        residual,
-                        output: &output,
-                        image,
-                        vectors: units.start * self.lines.of_line..units.end * self.lines.of_line,
-                        rows: groups.start * together..rows.min(groups.end * together),
-                        widened: &mut *widened,
-                        sums: &mut *sums,
-                    });
+                    let rows = groups.start * together..rows.min(groups.end * together);
+                    let (widened, sums, output) = (&mut *widened, &mut *sums, &output);
+                    let tile = Tile { prepared: self, planes, residual, output, image, vectors, rows, widened, sums };
+                    self.simd.vectorize(tile);
                 }
             });
         }
@@ -225,6 +261,7 @@ impl<P: Simd> Work for Tile<'_, P> {
         let PreparedShifted { output, epilogue, lines, entries, bias, .. } = self.prepared;
         let (first, lanes) = (self.vectors.start * S::LANES, self.vectors.len() * S::LANES);
         let (together, bias) = (entries.together(), bias.f32());
+        let (outputs, of_line) = if lines.abreast > 1 { (QUAD, 0) } else { (lanes, lines.of_line) };
         let mut begin = self.rows.start;
         while begin < self.rows.end {
             let group = begin..(begin + together).min(self.rows.end);
@@ -235,11 +272,16 @@ impl<P: Simd> Work for Tile<'_, P> {
                 let rows = Rows { entries, shifts: &lines.shifts, segment, count, begun: part > 0 };
                 // SAFETY: the place of a tap and the tile's vectors from there on lie within the planes of its channel: a
                 // plane has a line for every row of outputs that a tap reads, and vectors are of outputs.
-                unsafe { rows.sum(simd, input, (self.vectors.len(), lines.of_line), self.widened, self.sums) };
+                unsafe { rows.sum(simd, input, (self.vectors.len(), of_line), self.widened, self.sums) };
             }
-            for (channel, sums) in group.zip(self.sums.chunks_exact(lanes)) {
+            for (channel, sums) in group.zip(self.sums.chunks_exact_mut(lanes)) {
+                // Those of entries abreast.
+                let (sums, others) = sums.split_at_mut(outputs);
+                for others in others.as_chunks::<QUAD>().0 {
+                    sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
+                }
                 let start = (self.image * output.channels + channel) * output.pixels() + first;
-                let range = start..start + lanes;
+                let range = start..start + outputs;
                 let residual = self.residual.map(|residual| &residual[range.clone()]);
                 let bias = bias.get(channel).copied().unwrap_or(0.0);
                 // SAFETY: channels and vectors of outputs belong to one task each, so no two parts overlap.

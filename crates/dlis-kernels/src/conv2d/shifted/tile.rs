@@ -2,7 +2,7 @@
 //! they belong.
 
 use super::entries::Entries;
-use super::layout::Shift;
+use super::layout::{QUAD, Shift};
 use crate::simd::Simd;
 
 /// Some output channels, of one group, within a part of the input channels.
@@ -19,13 +19,14 @@ pub(super) struct Rows<'a> {
 
 impl Rows<'_> {
     /// Adds the entries' products for a tile of so many vectors, whose input is at `input` from an entry's place on, to
-    /// `sums`, `[channel][vector]`; `of_line` vectors are a line. What is there already counts if sums were begun.
-    /// `widened` is for the values, see [`Entries::values`].
+    /// `sums`, `[channel][vector]`; `of_line` vectors are a line, or where that is 0, the one vector has the sums of
+    /// entries abreast, four of each. What is there already counts if sums were begun. `widened` is for the values, see
+    /// [`Entries::values`].
     ///
     /// # Safety
     ///
-    /// `vectors` vectors must be readable at `input` from every place on. There are 1 to 8, and they are whole lines of 1,
-    /// 2, 4 or 8.
+    /// `vectors` vectors must be readable at `input` from every place on, or four elements where `of_line` is 0. There are
+    /// 1 to 8, and they are whole lines of 1, 2, 4 or 8.
     #[inline(always)]
     pub(super) unsafe fn sum<S: Simd>(
         self,
@@ -39,6 +40,7 @@ impl Rows<'_> {
         // to hide the latency of a multiply-add.
         unsafe {
             match (vectors, of_line) {
+                (_, 0) => self.sum_in::<S, 1, 4, 0>(simd, input, widened, sums),
                 (1, _) => self.sum_in::<S, 1, 4, 1>(simd, input, widened, sums),
                 (2, 1) => self.sum_in::<S, 2, 4, 1>(simd, input, widened, sums),
                 (3, _) => self.sum_in::<S, 3, 2, 1>(simd, input, widened, sums),
@@ -58,7 +60,7 @@ impl Rows<'_> {
         }
     }
 
-    /// `V` vectors, `U` entries apart, `L` vectors a line.
+    /// `V` vectors, `U` entries apart, `L` vectors a line, or entries abreast.
     #[inline(always)]
     unsafe fn sum_in<S: Simd, const V: usize, const U: usize, const L: usize>(
         self,
@@ -87,7 +89,14 @@ impl Rows<'_> {
         assert!(to.len() >= V * S::LANES, "room for the sums");
         let places = self.entries.places();
         let end = self.entries.end(segment);
-        let (mut begun, mut have) = (self.begun, 0..0);
+        let mut have = 0..0;
+        let mut totals = [simd.splat(0.0); V];
+        if self.begun {
+            for (vector, total) in totals.iter_mut().enumerate() {
+                // SAFETY: checked above.
+                *total = unsafe { simd.load(to.as_ptr().add(vector * S::LANES)) };
+            }
+        }
         for (class, shift) in self.shifts.iter().enumerate() {
             let of_class = self.entries.range(segment + class);
             if of_class.is_empty() {
@@ -99,28 +108,31 @@ impl Rows<'_> {
                 let values = self.entries.values(simd, at, end, &mut have, widened);
                 let count = values.len().min(of_class.end - at);
                 // SAFETY: passed on.
-                unsafe { add(simd, input, &places[at..at + count], &values[..count], &mut sums) };
+                unsafe {
+                    let (places, values) = (&places[at..at + count], &values[..count]);
+                    if L == 0 {
+                        add_abreast(simd, input, places, values, &mut sums);
+                    } else {
+                        add(simd, input, places, values, &mut sums);
+                    }
+                }
                 at += count;
             }
             let mut moved = together(simd, sums);
             match shift {
                 Shift::Columns(columns) => move_columns::<S, V, L>(simd, *columns, &mut moved),
-                // SAFETY: there are as many numbers as the widest vector has lanes.
                 Shift::Lanes(lanes) => {
-                    moved.iter_mut().for_each(|sum| *sum = unsafe { simd.permute(*sum, lanes.as_ptr()) })
+                    for sum in &mut moved {
+                        // SAFETY: there are as many numbers as the widest vector has lanes.
+                        *sum = unsafe { simd.permute(*sum, lanes.as_ptr()) };
+                    }
                 }
             }
-            for (vector, &sum) in moved.iter().enumerate() {
-                // SAFETY: checked above.
-                unsafe {
-                    let to = to.as_mut_ptr().add(vector * S::LANES);
-                    simd.store(to, if begun { simd.add(simd.load(to), sum) } else { sum });
-                }
-            }
-            begun = true;
+            totals.iter_mut().zip(moved).for_each(|(total, sum)| *total = simd.add(*total, sum));
         }
-        if !begun {
-            to[..V * S::LANES].fill(0.0);
+        for (vector, &total) in totals.iter().enumerate() {
+            // SAFETY: checked above.
+            unsafe { simd.store(to.as_mut_ptr().add(vector * S::LANES), total) };
         }
     }
 }
@@ -173,6 +185,64 @@ unsafe fn add_one<S: Simd, const V: usize>(
     }
 }
 
+/// As [`add`], of four sums of each entry, several entries abreast.
+///
+/// # Safety
+///
+/// Four elements must be readable at `input` from every place on.
+#[inline(always)]
+unsafe fn add_abreast<S: Simd, const V: usize, const U: usize>(
+    simd: S,
+    input: *const f32,
+    places: &[u16],
+    values: &[f32],
+    sums: &mut [[S::Vector; V]; U],
+) {
+    let abreast = S::LANES / QUAD;
+    assert!(places.len().is_multiple_of(abreast) && places.len() == values.len(), "entries fill vectors");
+    let mut at = 0;
+    while at + U * abreast <= places.len() {
+        for (apart, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: so many entries are left; passed on.
+            unsafe {
+                add_vector(
+                    simd,
+                    input,
+                    places.as_ptr().add(at + apart * abreast),
+                    values.as_ptr().add(at + apart * abreast),
+                    sums,
+                );
+            };
+        }
+        at += U * abreast;
+    }
+    for sums in sums {
+        if at < places.len() {
+            // SAFETY: as above.
+            unsafe { add_vector(simd, input, places.as_ptr().add(at), values.as_ptr().add(at), sums) };
+        }
+        at += abreast;
+    }
+}
+
+/// Adds the entries of a vector, abreast.
+///
+/// # Safety
+///
+/// So many places and values must be there, and four elements readable at `input` from every place on.
+#[inline(always)]
+unsafe fn add_vector<S: Simd, const V: usize>(
+    simd: S,
+    input: *const f32,
+    places: *const u16,
+    values: *const f32,
+    sums: &mut [S::Vector; V],
+) {
+    // SAFETY: passed on.
+    let (inputs, values) = unsafe { (simd.load_quads(input, places), simd.load_fourfold(values)) };
+    sums[0] = simd.mul_add(values, inputs, sums[0]);
+}
+
 /// The sums of entries apart in one.
 #[inline(always)]
 fn together<S: Simd, const V: usize, const U: usize>(simd: S, mut sums: [[S::Vector; V]; U]) -> [S::Vector; V] {
@@ -195,10 +265,10 @@ fn move_columns<S: Simd, const V: usize, const L: usize>(simd: S, columns: isize
         let before = *sums;
         for (vector, sum) in sums.iter_mut().enumerate() {
             *sum = if columns > 0 {
-                let after = if vector % L == L - 1 { zero } else { before[vector + 1] };
+                let after = if vector % L.max(1) == L.max(1) - 1 { zero } else { before[vector + 1] };
                 simd.shift_down(before[vector], after)
             } else {
-                let previous = if vector % L == 0 { zero } else { before[vector - 1] };
+                let previous = if vector % L.max(1) == 0 { zero } else { before[vector - 1] };
                 simd.shift_up(previous, before[vector])
             };
         }

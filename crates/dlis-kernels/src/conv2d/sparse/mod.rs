@@ -122,11 +122,10 @@ impl<S: Simd> Kernel for DirectSparse<S> {
         let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
         let weight = accepts::weight(self, weights, self.format, dims)?;
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
-        // Vectors wider than all outputs would only read across cache lines; of four outputs they hold several entries'.
+        // Vectors wider than all outputs would only read across cache lines.
         #[cfg(target_arch = "x86_64")]
         if S::LANES > Avx2::LANES
             && planes.positions() * op.output.batch <= Avx2::LANES
-            && planes.positions() * op.output.batch != QUAD
             && let Some(narrower) = Avx2::new(hw)
         {
             return self.prepared(narrower, op, (conv, planes), weight, bias);
@@ -176,7 +175,6 @@ impl<S: Simd> DirectSparse<S> {
         let by_lines = by_lines && width.is_multiple_of(T::LANES) && matches!(of_line, 2 | 4);
         let lines = Lines { vectors: if by_lines { of_line } else { 0 }, pitch: planes.pitch() };
         let lanes = planes.positions() * images;
-        let four = lanes == QUAD && height == 1;
         // Of small maps the copy costs less than it saves: behind it lie zeros.
         let copied = images > 1 || !planes.is_in_place() || !lanes.is_multiple_of(T::LANES) || lanes <= SMALL;
         let (input, output) = (op.inputs[0], op.output);
@@ -192,7 +190,6 @@ impl<S: Simd> DirectSparse<S> {
             images,
             copied,
             lines,
-            four,
         }))
     }
 }
@@ -233,8 +230,6 @@ struct PreparedSparse<S> {
     /// Whether the input is copied to scratch, rather than read where it is.
     copied: bool,
     lines: Lines,
-    /// Whether there are four outputs a channel, so that vectors hold several entries'.
-    four: bool,
 }
 
 impl<S: Simd> PreparedSparse<S> {
@@ -338,7 +333,7 @@ impl<P: Simd> Work for Tile<'_, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let PreparedSparse { conv, planes, entries, bias, images: scale, lines, four, .. } = self.prepared;
+        let PreparedSparse { conv, planes, entries, bias, images: scale, lines, .. } = self.prepared;
         let mut chunk = Chunk::new();
         let mut sums = [0.0f32; MAX_SUMS];
         let lanes = self.vectors.len() * S::LANES;
@@ -367,14 +362,8 @@ impl<P: Simd> Work for Tile<'_, P> {
                     let row = Row { entries, segment, begun: part > 0, scale: *scale as u32, lines: *lines, zeros };
                     // SAFETY: the greatest place is that of the last output's last tap less that output, so what is
                     // read ends at most one vector less one element behind the group's planes: behind the last ones
-                    // is slack, unless the outputs are whole vectors, or four.
-                    unsafe {
-                        if *four {
-                            row.sum_four(simd, input, &mut chunk, sums);
-                        } else {
-                            row.sum(simd, input, self.vectors.len(), &mut chunk, sums);
-                        }
-                    }
+                    // is slack, unless the outputs are whole vectors.
+                    unsafe { row.sum(simd, input, self.vectors.len(), &mut chunk, sums) };
                 }
             }
             for (row, sums) in rows.zip(sums.chunks_mut(of_row)) {

@@ -1,14 +1,12 @@
 //! The sums of a few vectors of outputs of one row of blocks, in registers.
 
 use super::entries::{Chunk, Entries};
-use crate::simd::{Portable, Simd};
+use crate::simd::Simd;
 
 /// Most vectors of outputs of a tile, of one output channel.
 const MAX_VECTORS: usize = 8;
-/// Outputs of the smallest maps, of which a vector holds several entries'.
-pub(super) const QUAD: usize = Portable::LANES;
-/// Lanes of the longest vectors.
-const MAX_LANES: usize = 16;
+/// Outputs of the smallest maps whose vectors are full.
+pub(super) const QUAD: usize = 4;
 /// Output channels of a tile where blocks have several.
 const TALL: usize = 4;
 /// Room for sums: of 16 rows of the largest tiles, of several channels of fewer rows.
@@ -96,65 +94,6 @@ impl Row<'_> {
                 (_, _, _) => self.sum_in::<S, 4, 1, TALL, 0>(simd, input, chunk, sums),
             }
         }
-    }
-
-    /// Sums the entries for the four outputs at `input` into the first of `sums`, several entries a vector.
-    ///
-    /// # Safety
-    ///
-    /// Four elements must be readable from each place times `scale` on; the entries' height is 1.
-    #[inline(always)]
-    pub(super) unsafe fn sum_four<S: Simd>(self, simd: S, input: *const f32, chunk: &mut Chunk, to: &mut [f32]) {
-        /// Vectors of sums, enough to hide the latency of a multiply-add.
-        const APART: usize = 4;
-        let of_vector = S::LANES / QUAD;
-        let mut sums = [simd.splat(0.0); APART];
-        // What is left over of entries is summed one by one.
-        let mut rest = if self.begun { std::array::from_fn(|lane| to[lane]) } else { [0.0; QUAD] };
-        let blocks = self.entries.blocks(self.segment);
-        let mut block = blocks.start;
-        while block < blocks.end {
-            let end = (block + self.entries.chunk()).min(blocks.end);
-            let mut count = self.entries.decode(simd, block..end, self.scale, chunk);
-            if let Some(zeros) = self.zeros {
-                count = chunk.pad(count, APART * of_vector, zeros);
-            }
-            let (places, values) = (&chunk.places[..count], &chunk.values[..count]);
-            let mut entry = 0;
-            while entry + APART * of_vector <= count {
-                for (apart, sum) in sums.iter_mut().enumerate() {
-                    let at = entry + apart * of_vector;
-                    // SAFETY: so many entries are left; passed on.
-                    let (inputs, values) = unsafe {
-                        (simd.load_quads(input, places.as_ptr().add(at)), simd.load_fourfold(values.as_ptr().add(at)))
-                    };
-                    *sum = simd.mul_add(values, inputs, *sum);
-                }
-                entry += APART * of_vector;
-            }
-            while entry + of_vector <= count {
-                // SAFETY: as above.
-                let (inputs, values) = unsafe {
-                    (simd.load_quads(input, places.as_ptr().add(entry)), simd.load_fourfold(values.as_ptr().add(entry)))
-                };
-                sums[0] = simd.mul_add(values, inputs, sums[0]);
-                entry += of_vector;
-            }
-            for (&place, &value) in places[entry..].iter().zip(&values[entry..]) {
-                // SAFETY: passed on.
-                let inputs = unsafe { Portable.load(input.add(place as usize)) };
-                rest = Portable.mul_add(Portable.splat(value), inputs, rest);
-            }
-            block = end;
-        }
-        let sum = simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]));
-        let mut lanes = [0.0; MAX_LANES];
-        // SAFETY: no vector has more lanes.
-        unsafe { simd.store(lanes.as_mut_ptr(), sum) };
-        for quad in lanes[..S::LANES].as_chunks::<QUAD>().0 {
-            rest = Portable.add(rest, *quad);
-        }
-        to[..QUAD].copy_from_slice(&rest);
     }
 
     /// `V` vectors of `H` output channels, `U` entries apart, `L` vectors a line.
