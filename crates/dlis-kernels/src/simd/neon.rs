@@ -131,7 +131,7 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn load_quads(self, from: *const f32, places: *const u16) -> float32x4_t {
         // SAFETY: `self` proves the feature; place and elements are readable by the caller's promise.
-        unsafe { vld1q_f32(from.add(*places as usize)) }
+        unsafe { vld1q_f32(from.add(usize::from(*places))) }
     }
 
     #[inline(always)]

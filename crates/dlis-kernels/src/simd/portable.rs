@@ -117,7 +117,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_quads(self, from: *const f32, places: *const u16) -> [f32; 4] {
         // SAFETY: by the caller's promise.
-        unsafe { self.load(from.add(*places as usize)) }
+        unsafe { self.load(from.add(usize::from(*places))) }
     }
 
     #[inline(always)]

@@ -231,20 +231,25 @@ impl<P: Dot> Column<'_, P> {
             }
             let [kernel_height, kernel_width] = conv.window.kernel;
             for tap_y in 0..kernel_height {
+                // Of each pixel the row that the taps of this row read, if there is one, from the window's first column on.
+                let mut lines = [(self.input.as_ptr(), false); ROWS];
+                for (line, &(image_rows, y, x)) in lines.iter_mut().zip(&origin) {
+                    let y = y.wrapping_add(tap_y * conv.window.dilation[0]);
+                    let first = (image_rows.wrapping_add(y)).wrapping_mul(input.width).wrapping_add(x);
+                    let at = first.wrapping_mul(input.channels).wrapping_add(self.group * depth);
+                    *line = (self.input.as_ptr().wrapping_add(at), y < input.height);
+                }
                 for tap_x in 0..kernel_width {
+                    let column = tap_x * conv.window.dilation[1];
                     let mut places = [padding.as_slice().as_ptr(); ROWS];
-                    for (place, &(image_rows, y, x)) in places.iter_mut().zip(&origin) {
-                        let y = y.wrapping_add(tap_y * conv.window.dilation[0]);
-                        let x = x.wrapping_add(tap_x * conv.window.dilation[1]);
-                        if y < input.height && x < input.width {
-                            let at = ((image_rows + y) * input.width + x) * input.channels + self.group * depth;
-                            debug_assert!(at + depth <= self.input.len(), "input pixel in bounds");
-                            // SAFETY: image, row and column lie within the input and `run` has checked its size.
-                            *place = unsafe { self.input.as_ptr().add(at) };
+                    for ((place, &(line, there)), &(_, _, x)) in places.iter_mut().zip(&lines).zip(&origin) {
+                        if there && x.wrapping_add(column) < input.width {
+                            *place = line.wrapping_add(column.wrapping_mul(input.channels));
                         }
                     }
-                    // SAFETY: every place is of the `depth` channels of a group, which four divides, sixteen where
-                    // weights are codes; the weights are as many for each tap. There is a table for each lane; `kept`
+                    // SAFETY: image, row and column of a place lie within the input, whose size `run` has checked, or it is
+                    // padding; it is of the `depth` channels of a group, which four divides, sixteen where weights are
+                    // codes; the weights are as many for each tap. There is a table for each lane; `kept`
                     // is as asserted.
                     unsafe {
                         let quads = depth / 4;
