@@ -9,6 +9,8 @@ use crate::simd::{MOST_LANES, Simd};
 
 /// How far ahead of what is widened memory is asked for, in bytes.
 const AHEAD: usize = 1024;
+/// Output channels of a block that has several.
+pub(super) const TALL: usize = 4;
 /// Values that are widened at a time, at most.
 pub(super) const WIDENED: usize = 1024;
 
@@ -20,25 +22,28 @@ enum Reals {
     F16(Vec<u16>),
 }
 
-/// How the input channels are divided into parts, whose planes the first-level cache holds, and the output channels
-/// into groups that read a part before any reads the next.
+/// How the input channels are divided into parts, whose planes the first-level cache holds, and the rows of blocks into
+/// groups that read a part before any reads the next.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Division {
     /// Input channels of a part.
     pub(super) channels: usize,
-    /// Output channels of a group.
+    /// Rows of a group.
     pub(super) together: usize,
 }
 
-/// The entries of a weight: those of one output channel within one part whose sums are moved alike are neighbours.
+/// The entries of a weight, blocks of one column and one or more rows: those of one row of blocks within one part whose
+/// sums are moved alike are neighbours.
 #[derive(Debug)]
 pub(super) struct Entries {
-    /// Output channels.
+    /// Output channels of a block.
+    height: usize,
+    /// Rows of blocks.
     rows: usize,
     parts: usize,
     /// Elements of the planes from one part to the next.
     part_len: usize,
-    /// Output channels of a group.
+    /// Rows of a group.
     together: usize,
     /// Ways of moving sums.
     classes: usize,
@@ -60,29 +65,41 @@ struct Pattern {
 }
 
 impl Entries {
-    /// Of a weight `[out, in, height, width]`, dense or in compressed rows; `None` of another format, or where a place does
-    /// not fit 16 bits.
+    /// Of a weight `[out, in, height, width]` in compressed rows, in blocks of one column, or dense, which is blocks of
+    /// [`TALL`] without a gap; `None` of another format, or where a place does not fit 16 bits.
     pub(super) fn of(weight: &Weight, lines: &Lines, division: Division) -> Option<Self> {
-        let (rows, columns) = (weight.rows(), weight.columns());
+        let columns = weight.columns();
         let depth = columns / lines.taps.len().max(1);
         let parts = depth.div_ceil(division.channels).max(1);
         let find = Find { lines, division, parts };
+        let height = height_of(weight);
+        let rows = weight.rows().div_ceil(height);
         let (pattern, values) = match weight {
             Weight::Csr(csr) => {
                 let (starts, indices) = (csr.row_starts(), csr.column_indices());
                 let of_row = |row: usize| starts[row] as usize..starts[row + 1] as usize;
                 let pattern = find.pattern(rows, columns, of_row, |at| indices.get(at))?;
                 let values = match csr.values() {
-                    Values::F32(values) => Reals::F32(in_order(values, &pattern.order, |value| value)),
-                    Values::F16(values) => Reals::F16(in_order(values, &pattern.order, |value| value.to_bits())),
+                    Values::F32(values) => Reals::F32(in_order(values, &pattern.order, 1, |value| value)),
+                    Values::F16(values) => Reals::F16(in_order(values, &pattern.order, 1, |value| value.to_bits())),
                 };
+                (pattern, values)
+            }
+            Weight::Bsr(bsr) if bsr.block() == [TALL, 1] => {
+                let (starts, indices) = (bsr.block_row_starts(), bsr.block_columns());
+                let of_row = |row: usize| starts[row] as usize..starts[row + 1] as usize;
+                let pattern = find.pattern(rows, columns, of_row, |at| indices.get(at))?;
+                let values = Reals::F32(in_order(bsr.values(), &pattern.order, height, |value| value));
                 (pattern, values)
             }
             Weight::F32(array) => {
                 let of_row = |row: usize| row * columns..(row + 1) * columns;
                 let pattern = find.pattern(rows, columns, of_row, |at| at % columns)?;
-                let values: Vec<f32> = array.iter().copied().collect();
-                let values = Reals::F32(in_order(&values, &pattern.order, |value| value));
+                let dense: Vec<f32> = array.iter().copied().collect();
+                let value = |row: usize, column| dense.get(row * columns + column).copied().unwrap_or(0.0);
+                let block = |row, column| (0..height).map(move |within| value(row * height + within, column));
+                let values = (0..rows).flat_map(|row| (0..columns).flat_map(move |column| block(row, column)));
+                let values = Reals::F32(in_order(&values.collect::<Vec<_>>(), &pattern.order, height, |value| value));
                 (pattern, values)
             }
             _ => return None,
@@ -90,15 +107,21 @@ impl Entries {
         let Pattern { starts, places, .. } = pattern;
         let part_len = find.part_len();
         let (together, classes) = (division.together, lines.shifts.len());
-        Some(Self { rows, parts, part_len, together, classes, starts, places, values })
+        Some(Self { height, rows, parts, part_len, together, classes, starts, places, values })
     }
 
-    /// Output channels.
+    /// Output channels of a block.
+    #[inline(always)]
+    pub(super) fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Rows of blocks.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Output channels of a group: whoever reads them begins with the first of such.
+    /// Rows of a group: whoever reads them begins with the first of such.
     pub(super) fn together(&self) -> usize {
         self.together
     }
@@ -122,7 +145,7 @@ impl Entries {
         values + size_of_val(&self.places[..]) + size_of_val(&self.starts[..])
     }
 
-    /// The first segment, of one class each, of these output channels, which are a group, within a part.
+    /// The first segment, of one class each, of these rows, which are a group, within a part.
     #[inline(always)]
     pub(super) fn segment(&self, group: &Range<usize>, part: usize) -> usize {
         (group.start * self.parts + part * group.len()) * self.classes
@@ -134,7 +157,7 @@ impl Entries {
         self.starts[segment] as usize..self.starts[segment + 1] as usize
     }
 
-    /// Where the entries of the channel whose first segment this is end.
+    /// Where the entries of the row whose first segment this is end.
     #[inline(always)]
     pub(super) fn end(&self, segment: usize) -> usize {
         self.starts[segment + self.classes] as usize
@@ -146,21 +169,21 @@ impl Entries {
         &self.places
     }
 
-    /// The values of the entries from `at` on, of which `widened` holds those of `have`, where they have to be widened: it
+    /// The values of the entries from `at` on, of which there are `H` each, the height, and of which `widened` holds those of `have`, where they have to be widened: it
     /// has room for [`WIDENED`] and a vector more. Fewer than up to `end` may be there: `have` then says up to where.
     #[inline(always)]
-    pub(super) fn values<'a, S: Simd>(
+    pub(super) fn values<'a, S: Simd, const H: usize>(
         &'a self,
         simd: S,
         at: usize,
         end: usize,
         have: &mut Range<usize>,
         widened: &'a mut [f32],
-    ) -> &'a [f32] {
+    ) -> &'a [[f32; H]] {
         let halves = match &self.values {
             Reals::F32(values) => {
                 *have = at..end;
-                return &values[at..end];
+                return values[at * H..end * H].as_chunks().0;
             }
             Reals::F16(halves) => halves,
         };
@@ -176,7 +199,8 @@ impl Entries {
                 unsafe { simd.store(to.as_mut_ptr().add(vector), simd.load_half(from.as_ptr().add(vector))) };
             }
         }
-        &widened[at - have.start..have.len()]
+        // Values of 16 bits come one an entry.
+        widened[at - have.start..have.len()].as_chunks().0
     }
 }
 
@@ -251,10 +275,28 @@ impl Find<'_> {
     }
 }
 
-/// Values in this order, as they are stored, and some zeros.
-fn in_order<T: Copy, R: Copy + Default>(values: &[T], order: &[Option<usize>], stored: impl Fn(T) -> R) -> Vec<R> {
-    let mut all = Vec::with_capacity(order.len() + MOST_LANES);
-    all.extend(order.iter().map(|at| at.map_or_else(R::default, |at| stored(values[at]))));
-    all.resize(order.len() + MOST_LANES, R::default());
+/// Output channels of a block of a weight.
+pub(super) fn height_of(weight: &Weight) -> usize {
+    match weight {
+        Weight::Csr(_) => 1,
+        _ => TALL,
+    }
+}
+
+/// Blocks of `len` values in this order, as they are stored, and some zeros.
+fn in_order<T: Copy, R: Copy + Default>(
+    values: &[T],
+    order: &[Option<usize>],
+    len: usize,
+    stored: impl Fn(T) -> R,
+) -> Vec<R> {
+    let mut all = Vec::with_capacity(order.len() * len + MOST_LANES);
+    for at in order {
+        match at {
+            Some(at) => all.extend(values[at * len..(at + 1) * len].iter().map(|&value| stored(value))),
+            None => all.extend(std::iter::repeat_n(R::default(), len)),
+        }
+    }
+    all.resize(order.len() * len + MOST_LANES, R::default());
     all
 }

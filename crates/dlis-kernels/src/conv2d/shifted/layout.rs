@@ -8,8 +8,6 @@ use dlis_model::Conv2d;
 use crate::axis::Axis;
 use crate::simd::{MOST_LANES, Simd, Work};
 
-/// Most vectors of a tile.
-pub(super) const MOST_VECTORS: usize = 8;
 /// Outputs of the smallest maps: a vector holds the sums of several entries side by side.
 pub(super) const QUAD: usize = 4;
 /// Columns by which sums are moved, at most: one after the other.
@@ -81,12 +79,17 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// For vectors of so many lanes.
+    /// For vectors of so many lanes, of which a tile has so many at most, and entries abreast if that is wanted.
     ///
     /// # Errors
     ///
     /// Why there are no such lines.
-    pub(super) fn new(op: &OpSpec, conv: &Conv2d, lanes: usize) -> Result<Self, &'static str> {
+    pub(super) fn new(
+        op: &OpSpec,
+        conv: &Conv2d,
+        (lanes, most): (usize, usize),
+        abreast: bool,
+    ) -> Result<Self, &'static str> {
         const FAR: &str = "its window reaches too far";
         let axes = Axis::both(&conv.window, &op.inputs[0], &op.output);
         let [rows, columns] = axes;
@@ -95,9 +98,12 @@ impl Lines {
         let pixels = op.output.pixels();
         let flat = conv.window.is_pointwise() && same && pixels.is_multiple_of(lanes);
         let whole = columns.output.is_multiple_of(lanes) && matches!(columns.output / lanes, 1 | 2 | 4 | 8);
-        let abreast = if pixels == QUAD { lanes / QUAD } else { 1 };
+        let whole = whole && columns.output / lanes <= most;
+        let abreast = if pixels == QUAD && abreast { lanes / QUAD } else { 1 };
         if !flat && !whole && pixels * abreast != lanes {
-            return Err("its lines are not one, two, four or eight vectors, nor its planes one, or four elements");
+            return Err(
+                "its lines are not one, two, four or, at most, eight vectors, nor its planes one, or four elements",
+            );
         }
         // What lies behind a plane's last column, or row where rows are moved as well, must be padding.
         let ends = |axis: &Axis, taps: &[Tap]| {

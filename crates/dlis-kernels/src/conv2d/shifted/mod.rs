@@ -38,9 +38,9 @@ use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::Conv2d;
 
-use self::entries::{Division, Entries, WIDENED};
-use self::layout::{Lines, MOST_VECTORS, QUAD};
-use self::tile::Rows;
+use self::entries::{Division, Entries, TALL, WIDENED, height_of};
+use self::layout::{Lines, QUAD};
+use self::tile::{Rows, most_vectors};
 use super::finish::finish;
 use super::tile::operands;
 use crate::accepts::{self, Accepts};
@@ -51,9 +51,9 @@ use crate::simd::{Simd, Work, at_every_level};
 const PART_BYTES: usize = 40 << 10;
 /// Least entries of an output channel within a part, on average: each part loads and stores the channel's sums.
 const PART_ENTRIES: usize = 24;
-/// Output channels that read a part before any reads the next.
+/// Output channels, in rows of blocks, that read a part before any reads the next.
 const TOGETHER: usize = 16;
-/// Most input channels of dense weights: of more, tiles of several output channels make better use of what they read.
+/// Most input channels of dense weights: of more, products of blocked layouts make better use of what they read.
 const MOST_DENSE_CHANNELS: usize = 8;
 
 /// The kernel on one SIMD level, of one format.
@@ -73,6 +73,11 @@ impl<S: Simd> ShiftedSums<S> {
         Accepts { layouts: &[Layout::Nchw], weight: Some(self.format), residual: true, activation: true }
     }
 
+    /// Output channels of a block.
+    fn height(&self) -> usize {
+        if matches!(self.format, Format::CsrF32 | Format::CsrF16) { 1 } else { TALL }
+    }
+
     fn lines(&self, op: &OpSpec, conv: &Conv2d) -> Result<Lines, &'static str> {
         if conv.groups > 1 {
             return Err("it has groups");
@@ -80,7 +85,8 @@ impl<S: Simd> ShiftedSums<S> {
         if self.format == Format::DenseF32 && conv.in_channels > MOST_DENSE_CHANNELS {
             return Err("dense weights of so many channels have better kernels");
         }
-        Lines::new(op, conv, S::LANES)
+        let height = self.height();
+        Lines::new(op, conv, (S::LANES, most_vectors::<S>(height)), height == 1)
     }
 }
 
@@ -100,7 +106,7 @@ impl<S: Simd> Kernel for ShiftedSums<S> {
         // Of the dense operation's multiply-adds, most of which it does not do: how many depends on the weight, which it
         // is not told. Short tiles have more to do for each weight.
         let (lanes, outputs) = (S::LANES as f32, op.output.pixels() as f32);
-        let dense = if self.format == Format::DenseF32 { 0.5 } else { 1.0 };
+        let dense = if self.format == Format::DenseF32 { 0.6 } else { 1.0 };
         (dense * lanes / 16.0 * outputs / (outputs + lanes)).clamp(0.01, 1.0)
     }
 
@@ -113,7 +119,7 @@ impl<S: Simd> Kernel for ShiftedSums<S> {
             self.lines(op, &conv).map_err(|reason| accepts::unsupported(self, op, Support::No(reason.into())))?;
         let weight = accepts::weight(self, weights, self.format, &conv.weight_dims())?;
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
-        let tile = MOST_VECTORS / lines.of_line * lines.of_line;
+        let tile = most_vectors::<S>(self.height()) / lines.of_line * lines.of_line;
         let division = divide(&conv, &lines, (tile, S::LANES), weight);
         let entries = Entries::of(weight, &lines, division)
             .ok_or_else(|| accepts::unsupported(self, op, Support::No("a place takes more than 16 bits".into())))?;
@@ -124,16 +130,18 @@ impl<S: Simd> Kernel for ShiftedSums<S> {
 
 /// How channels are divided for tiles of so many vectors of these lanes.
 fn divide(conv: &Conv2d, lines: &Lines, (tile, lanes): (usize, usize), weight: &Weight) -> Division {
+    let height = height_of(weight);
     let entries = match weight {
         Weight::Csr(csr) => csr.values().len(),
-        other => other.elements(),
+        Weight::Bsr(bsr) => bsr.block_columns().len(),
+        other => other.elements() / height,
     };
     let read = lines.read_of_channel(tile.min(lines.vectors), lanes) * conv.in_channels * size_of::<f32>();
-    let parts = read.div_ceil(PART_BYTES).min(entries / conv.out_channels / PART_ENTRIES);
+    let parts = read.div_ceil(PART_BYTES).min(entries * height / conv.out_channels / PART_ENTRIES);
     // Places within a part are 16 bits.
     let least = conv.in_channels.div_ceil(((1 << 16) / lines.channel()).max(1));
     let channels = conv.in_channels.div_ceil(parts.max(least).clamp(1, conv.in_channels));
-    Division { channels, together: TOGETHER }
+    Division { channels, together: TOGETHER / height }
 }
 
 #[derive(Debug)]
@@ -152,7 +160,7 @@ struct PreparedShifted<S> {
 impl<S: Simd> PreparedShifted<S> {
     /// Floats that a worker needs to widen values, and for the sums of a group of channels.
     fn worker_len(&self) -> [usize; 2] {
-        [WIDENED + S::LANES, self.entries.together() * self.tile * S::LANES]
+        [WIDENED + S::LANES, self.entries.together() * self.entries.height() * self.tile * S::LANES]
     }
 
     /// Whether each worker takes whole images: then none waits for another but at the end, and what it lays out is in its
@@ -238,7 +246,7 @@ impl<S: Simd> Prepared for PreparedShifted<S> {
     }
 }
 
-/// Some channels of a few vectors of outputs.
+/// Some rows of blocks on a few vectors of outputs.
 struct Tile<'a, S> {
     prepared: &'a PreparedShifted<S>,
     /// The image, laid out.
@@ -249,7 +257,7 @@ struct Tile<'a, S> {
     vectors: Range<usize>,
     rows: Range<usize>,
     widened: &'a mut [f32],
-    /// Of the channels of a group.
+    /// Of the rows of a group.
     sums: &'a mut [f32],
 }
 
@@ -274,7 +282,9 @@ impl<P: Simd> Work for Tile<'_, P> {
                 // plane has a line for every row of outputs that a tap reads, and vectors are of outputs.
                 unsafe { rows.sum(simd, input, (self.vectors.len(), of_line), self.widened, self.sums) };
             }
-            for (channel, sums) in group.zip(self.sums.chunks_exact_mut(lanes)) {
+            let height = entries.height();
+            let channels = group.start * height..(group.end * height).min(output.channels);
+            for (channel, sums) in channels.zip(self.sums.chunks_exact_mut(lanes)) {
                 // Those of entries abreast.
                 let (sums, others) = sums.split_at_mut(outputs);
                 for others in others.as_chunks::<QUAD>().0 {
@@ -284,7 +294,7 @@ impl<P: Simd> Work for Tile<'_, P> {
                 let range = start..start + outputs;
                 let residual = self.residual.map(|residual| &residual[range.clone()]);
                 let bias = bias.get(channel).copied().unwrap_or(0.0);
-                // SAFETY: channels and vectors of outputs belong to one task each, so no two parts overlap.
+                // SAFETY: rows and vectors of outputs belong to one task each, so no two parts overlap.
                 let to = unsafe { self.output.slice(range) };
                 finish(simd, (to, sums), bias, residual, epilogue.activation);
             }
@@ -292,5 +302,9 @@ impl<P: Simd> Work for Tile<'_, P> {
     }
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] =
-    at_every_level!(ShiftedSums(Format::CsrF32), ShiftedSums(Format::CsrF16), ShiftedSums(Format::DenseF32),);
+pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(
+    ShiftedSums(Format::CsrF32),
+    ShiftedSums(Format::CsrF16),
+    ShiftedSums(Format::Bsr4x1),
+    ShiftedSums(Format::DenseF32),
+);
