@@ -22,16 +22,21 @@ const ALLOCATING: [&str; 1] = ["conv2d/f32/dense/im2col-gemm/matrixmultiply"];
 fn operations() -> Vec<OpSpec> {
     let window = Window::square(3).with_padding(1);
     let conv = |groups| Operation::Conv2d(Conv2d { in_channels: 16, out_channels: 16, groups, window, bias: true });
+    let few = Operation::Conv2d(Conv2d { in_channels: 8, out_channels: 8, groups: 1, window, bias: true });
     let pool = Pool { window, include_padding: false };
     let mut list = Vec::new();
     for layout in Layout::ALL {
         let batch = if layout == Layout::Nhwc16n { Layout::LANES } else { 2 };
         let image = TensorSpec::f32(batch, [16, 9, 9], layout);
+        // Lines that are whole vectors.
+        let lines = [8, 16].map(|width| TensorSpec::f32(batch, [8, 3, width], layout));
         let vector = TensorSpec::f32(batch, [16, 1, 1], layout);
         let other = if layout == Layout::Nchw { Layout::Nhwc } else { Layout::Nchw };
         let cases = [
             (conv(1), vec![image], image),
             (conv(16), vec![image], image),
+            (few, vec![lines[0]], lines[0]),
+            (few, vec![lines[1]], lines[1]),
             (Operation::Linear(Linear { in_features: 16, out_features: 16, bias: true }), vec![vector], vector),
             (Operation::Affine, vec![image], image),
             (Operation::Activation(Activation::Sigmoid), vec![image], image),

@@ -64,12 +64,14 @@ fn windows() -> Vec<Case> {
 /// Channels in several parts and groups, batches, residuals.
 fn divisions() -> Vec<Case> {
     let mut cases = Vec::new();
-    for [h, w] in [[16, 16], [8, 8], [4, 4], [2, 2]] {
+    for [h, w] in [[4, 16], [8, 8], [4, 4], [2, 2]] {
         cases.extend([
             conv("3x3 of many channels", [1, h, w], [150, 19], SAME).with_activation(Activation::Relu),
-            conv("3x3 to many channels", [3, h, w], [4, 37], SAME).with_residual(),
-            conv("1x1 of many channels", [5, h, w], [400, 18], Window::square(1)).with_activation(Activation::Sigmoid),
-            conv("to one channel", [2, h, w], [6, 1], SAME).with_residual().with_activation(Activation::Relu6),
+            conv("3x3 to many channels, residual", [3, h, w], [4, 37], SAME).with_residual(),
+            conv("1x1 of many channels", [3, h, w], [400, 18], Window::square(1)).with_activation(Activation::Sigmoid),
+            conv("to one channel, residual, relu6", [2, h, w], [6, 1], SAME)
+                .with_residual()
+                .with_activation(Activation::Relu6),
         ]);
     }
     cases

@@ -271,6 +271,7 @@ impl Find<'_> {
         }
         starts.push(u32::try_from(begin).ok()?);
         places.resize(begin + MOST_LANES, 0);
+        places.shrink_to_fit();
         Some(Pattern { starts, places, order })
     }
 }
