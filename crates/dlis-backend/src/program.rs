@@ -133,6 +133,9 @@ impl Program {
             if !aligned || slot.end(slices).is_none_or(|end| end > self.arena_bytes) {
                 return Err(error(0, "a tensor is not aligned or lies outside the arena"));
             }
+            if slot.slice_bytes != 0 && slot.slice_bytes < slot.spec.bytes() {
+                return Err(error(0, "slices of a tensor overlap"));
+            }
         }
         let slot = |id: SlotId| self.slots.get(id.0).copied();
         if slot(self.input).is_none() || slot(self.output).is_none() {
@@ -307,6 +310,7 @@ mod tests {
         };
         assert!(refused(|p| p.head.slices = 3).contains("outside the arena"));
         assert!(refused(|p| p.slots[1].slice_bytes = 60).contains("not aligned"));
+        assert!(refused(|p| (p.slots[1].spec.batch, p.arena_bytes) = (2, 512)).contains("slices of a tensor overlap"));
         assert!(refused(|p| p.slots[1].slice_bytes = usize::MAX - 63).contains("outside the arena"));
         // The second slice's input is the first's output.
         assert!(refused(|p| p.slots[1].offset = 64).contains("overlaps an input"));

@@ -63,7 +63,9 @@ fn windows() -> Vec<Case> {
 
 /// Channels in several parts and groups, batches, residuals.
 fn divisions() -> Vec<Case> {
-    let mut cases = Vec::new();
+    // As many channels as take several parts of the smallest maps.
+    let mut cases =
+        vec![conv("3x3 in parts", [1, 2, 2], [2700, 3], SAME), conv("3x3 in parts", [1, 4, 4], [700, 5], SAME)];
     for [h, w] in [[4, 16], [8, 8], [4, 4], [2, 2]] {
         cases.extend([
             conv("3x3 of many channels", [1, h, w], [150, 19], SAME).with_activation(Activation::Relu),

@@ -12,10 +12,12 @@ use crate::simd::{MOST_LANES, Simd, Work};
 pub(super) const QUAD: usize = 4;
 /// Columns by which sums are moved, at most: one after the other.
 const MOST_COLUMNS: isize = 3;
+/// Most taps of a window, each of which is looked up: no layer has more, but a stranger's file may.
+const MOST_TAPS: usize = 1 << 10;
 /// Most elements of a channel's planes: places within them are stored in 16 bits.
 const MAX_CHANNEL: usize = 1 << 16;
 /// Most elements of all planes: an image that fits memory cannot be made to demand any amount of scratch by its padding.
-const MAX_LEN: usize = 1 << 28;
+pub(super) const MAX_LEN: usize = 1 << 28;
 
 /// Where a tap finds the input of the output at 0: `input[output * stride + phase]`, were the output `shift` further on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +95,9 @@ impl Lines {
         const FAR: &str = "its window reaches too far";
         let axes = Axis::both(&conv.window, &op.inputs[0], &op.output);
         let [rows, columns] = axes;
+        if rows.kernel.checked_mul(columns.kernel).is_none_or(|taps| taps > MOST_TAPS) {
+            return Err(FAR);
+        }
         let (Some(row_taps), Some(column_taps)) = (Tap::all(&rows), Tap::all(&columns)) else { return Err(FAR) };
         let same = axes.iter().all(|axis| axis.stride == 1 && axis.input == axis.output);
         let pixels = op.output.pixels();
@@ -227,7 +232,7 @@ fn lanes_from(extents: [usize; 2], shift: [isize; 2], lanes: usize) -> [u32; MOS
         let row = (lane % (height * width) / width).checked_add_signed(shift[0]).filter(|&row| row < height);
         let column = (lane % width).checked_add_signed(shift[1]).filter(|&column| column < width);
         let from = row.zip(column).map_or(lanes, |(row, column)| plane + row * width + column);
-        // No more than twice the lanes of a vector.
+        // Lanes that no vector of this level has are not read.
         u32::try_from(from).unwrap_or(0)
     })
 }

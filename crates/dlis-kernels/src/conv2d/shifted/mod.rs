@@ -39,7 +39,7 @@ use dlis_hw::Hardware;
 use dlis_model::Conv2d;
 
 use self::entries::{Division, Entries, TALL, WIDENED, height_of};
-use self::layout::{Lines, QUAD};
+use self::layout::{Lines, MAX_LEN, QUAD};
 use self::tile::{Rows, most_vectors};
 use super::finish::finish;
 use super::tile::operands;
@@ -53,6 +53,8 @@ const PART_BYTES: usize = 40 << 10;
 const PART_ENTRIES: usize = 24;
 /// Output channels, in rows of blocks, that read a part before any reads the next.
 const TOGETHER: usize = 16;
+/// Most segments of entries, of which there is one for every row, part and way of moving sums.
+const MOST_SEGMENTS: usize = 1 << 26;
 /// Most input channels of dense weights: of more, products of blocked layouts make better use of what they read.
 const MOST_DENSE_CHANNELS: usize = 8;
 
@@ -86,7 +88,13 @@ impl<S: Simd> ShiftedSums<S> {
             return Err("dense weights of so many channels have better kernels");
         }
         let height = self.height();
-        Lines::new(op, conv, (S::LANES, most_vectors::<S>(height)), height == 1)
+        let lines = Lines::new(op, conv, (S::LANES, most_vectors::<S>(height)), height == 1)?;
+        // Where entries start is kept for every part, however few there are.
+        let segments = conv.out_channels.div_ceil(height).checked_mul(least_parts(conv, &lines) * lines.shifts.len());
+        if segments.is_none_or(|segments| segments > MOST_SEGMENTS) {
+            return Err("its channels are too many for planes of their size");
+        }
+        Ok(lines)
     }
 }
 
@@ -122,10 +130,15 @@ impl<S: Simd> Kernel for ShiftedSums<S> {
         let tile = most_vectors::<S>(self.height()) / lines.of_line * lines.of_line;
         let division = divide(&conv, &lines, (tile, S::LANES), weight);
         let entries = Entries::of(weight, &lines, division)
-            .ok_or_else(|| accepts::unsupported(self, op, Support::No("a place takes more than 16 bits".into())))?;
+            .ok_or_else(|| accepts::unsupported(self, op, Support::No("its entries are too many".into())))?;
         let (input, output, epilogue) = (op.inputs[0], op.output, op.epilogue);
         Ok(Box::new(PreparedShifted { simd, input, output, epilogue, lines, tile, entries, bias }))
     }
+}
+
+/// Parts of the input channels, at least: places within one are 16 bits.
+fn least_parts(conv: &Conv2d, lines: &Lines) -> usize {
+    conv.in_channels.div_ceil(((1 << 16) / lines.channel()).max(1))
 }
 
 /// How channels are divided for tiles of so many vectors of these lanes.
@@ -138,9 +151,7 @@ fn divide(conv: &Conv2d, lines: &Lines, (tile, lanes): (usize, usize), weight: &
     };
     let read = lines.read_of_channel(tile.min(lines.vectors), lanes) * conv.in_channels * size_of::<f32>();
     let parts = read.div_ceil(PART_BYTES).min(entries * height / conv.out_channels / PART_ENTRIES);
-    // Places within a part are 16 bits.
-    let least = conv.in_channels.div_ceil(((1 << 16) / lines.channel()).max(1));
-    let channels = conv.in_channels.div_ceil(parts.max(least).clamp(1, conv.in_channels));
+    let channels = conv.in_channels.div_ceil(parts.max(least_parts(conv, lines)).clamp(1, conv.in_channels));
     Division { channels, together: TOGETHER / height }
 }
 
@@ -164,10 +175,11 @@ impl<S: Simd> PreparedShifted<S> {
     }
 
     /// Whether each worker takes whole images: then none waits for another but at the end, and what it lays out is in its
-    /// own caches. Few images would leave workers idle.
+    /// own caches. Few images would leave workers idle, and large ones take their planes once for each.
     fn by_images(&self, threads: usize) -> bool {
         let batch = self.input.batch;
-        threads > 1 && (batch.is_multiple_of(threads) || batch >= 4 * threads)
+        let fits = self.lines.scratch_len().saturating_mul(threads) <= MAX_LEN;
+        threads > 1 && fits && (batch.is_multiple_of(threads) || batch >= 4 * threads)
     }
 
     /// Tiles of a plane of outputs.
@@ -279,7 +291,8 @@ impl<P: Simd> Work for Tile<'_, P> {
                 let (segment, count) = (entries.segment(&group, part), group.len());
                 let rows = Rows { entries, shifts: &lines.shifts, segment, count, begun: part > 0 };
                 // SAFETY: the place of a tap and the tile's vectors from there on lie within the planes of its channel: a
-                // plane has a line for every row of outputs that a tap reads, and vectors are of outputs.
+                // plane has a line for every row of outputs that a tap reads, or is one vector, and vectors are of outputs.
+                // What fills vectors of entries abreast reads the zeros behind the planes.
                 unsafe { rows.sum(simd, input, (self.vectors.len(), of_line), self.widened, self.sums) };
             }
             let height = entries.height();
