@@ -255,18 +255,7 @@ impl Planes {
             let y = row * rows.stride + row_phase - rows.before;
             let from = &image[y * columns.input + left..(y + 1) * columns.input];
             let to = &mut plane[row * self.pitch..][inside.clone()];
-            if columns.stride == 1 {
-                to.copy_from_slice(&from[..to.len()]);
-            } else if columns.stride == 2 {
-                // A constant, and whole pairs, for which the compiler has instructions.
-                let (pairs, rest) = from.as_chunks::<2>();
-                to.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
-                if let (Some(to), [last]) = (to.get_mut(pairs.len()), rest) {
-                    *to = *last;
-                }
-            } else {
-                to.iter_mut().zip(from.iter().step_by(columns.stride)).for_each(|(to, &from)| *to = from);
-            }
+            take_every(from, columns.stride, to);
         }
     }
 
@@ -306,6 +295,26 @@ impl Planes {
         for (row, to) in plane.chunks_mut(width).enumerate() {
             to.copy_from_slice(&sums[row * self.pitch..][..width]);
         }
+    }
+}
+
+/// Takes the first of `from` and every `stride`th after it, and zeros behind them.
+#[inline(always)]
+pub(super) fn take_every(from: &[f32], stride: usize, to: &mut [f32]) {
+    let taken = 0..from.len().div_ceil(stride).min(to.len());
+    to[taken.end..].fill(0.0);
+    let to = &mut to[taken];
+    match stride {
+        1 => to.copy_from_slice(&from[..to.len()]),
+        2 => {
+            // A constant, and whole pairs, for which the compiler has instructions.
+            let (pairs, rest) = from.as_chunks::<2>();
+            to.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
+            if let (Some(to), [last]) = (to.get_mut(pairs.len()), rest) {
+                *to = *last;
+            }
+        }
+        _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, &from)| *to = from),
     }
 }
 

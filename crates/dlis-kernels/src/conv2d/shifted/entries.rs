@@ -4,13 +4,12 @@ use std::ops::Range;
 
 use dlis_formats::{Values, Weight};
 
+use super::super::sparse::TALL;
 use super::layout::Lines;
 use crate::simd::{MOST_LANES, Simd};
 
 /// How far ahead of what is widened memory is asked for, in bytes.
 const AHEAD: usize = 1024;
-/// Output channels of a block that has several.
-pub(super) const TALL: usize = 4;
 /// Values that are widened at a time, at most.
 pub(super) const WIDENED: usize = 1024;
 
@@ -169,8 +168,8 @@ impl Entries {
         &self.places
     }
 
-    /// The values of the entries from `at` on, of which there are `H` each, the height, and of which `widened` holds those of `have`, where they have to be widened: it
-    /// has room for [`WIDENED`] and a vector more. Fewer than up to `end` may be there: `have` then says up to where.
+    /// The values of the entries from `at` on, as many each as blocks are high. `widened` holds those of `have`, where they
+    /// have to be widened: it has room for [`WIDENED`] and a vector more. Fewer than up to `end` may be there: `have` then says up to where.
     #[inline(always)]
     pub(super) fn values<'a, S: Simd, const H: usize>(
         &'a self,

@@ -1,15 +1,13 @@
 //! An image as whole lines of vectors, and by how much the sums of each tap are off.
 
-use std::ops::Range;
-
 use dlis_backend::{OpSpec, Parallel};
 use dlis_model::Conv2d;
 
+use super::super::planes::take_every;
+use super::super::sparse::QUAD;
 use crate::axis::Axis;
 use crate::simd::{MOST_LANES, Simd, Work};
 
-/// Outputs of the smallest maps: a vector holds the sums of several entries side by side.
-pub(super) const QUAD: usize = 4;
 /// Columns by which sums are moved, at most: one after the other.
 const MOST_COLUMNS: isize = 3;
 /// Most taps of a window, each of which is looked up: no layer has more, but a stranger's file may.
@@ -273,25 +271,5 @@ impl Work for LayOut<'_> {
                 }
             }
         }
-    }
-}
-
-/// Takes the first of `from` and every `stride`th after it, and zeros behind them.
-#[inline(always)]
-fn take_every(from: &[f32], stride: usize, to: &mut [f32]) {
-    let taken: Range<usize> = 0..from.len().div_ceil(stride).min(to.len());
-    to[taken.end..].fill(0.0);
-    let to = &mut to[taken];
-    match stride {
-        1 => to.copy_from_slice(&from[..to.len()]),
-        2 => {
-            // A constant, and whole pairs, for which the compiler has instructions.
-            let (pairs, rest) = from.as_chunks::<2>();
-            to.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
-            if let (Some(to), [last]) = (to.get_mut(pairs.len()), rest) {
-                *to = *last;
-            }
-        }
-        _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, &from)| *to = from),
     }
 }

@@ -38,10 +38,11 @@ use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::Conv2d;
 
-use self::entries::{Division, Entries, TALL, WIDENED, height_of};
-use self::layout::{Lines, MAX_LEN, QUAD};
-use self::tile::{Rows, most_vectors};
+use self::entries::{Division, Entries, WIDENED, height_of};
+use self::layout::{Lines, MAX_LEN};
+use self::tile::Rows;
 use super::finish::finish;
+use super::sparse::{QUAD, TALL, most_vectors};
 use super::tile::operands;
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
@@ -67,7 +68,7 @@ struct ShiftedSums<S> {
 
 impl<S: Simd> ShiftedSums<S> {
     const fn new(format: Format) -> Self {
-        let id = KernelId::new("conv2d", "f32", format.name(), "shifted-sums", S::LEVEL.name());
+        let id = KernelId::new("conv2d", "f32", accepts::format_name(format), "shifted-sums", S::LEVEL.name());
         Self { id, format, level: std::marker::PhantomData }
     }
 

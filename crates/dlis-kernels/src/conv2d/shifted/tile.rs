@@ -1,19 +1,10 @@
 //! The sums of a tile of outputs of one channel: in registers while those of one kind are added, then moved to where
 //! they belong.
 
-use super::entries::{Entries, TALL};
-use super::layout::{QUAD, Shift};
+use super::super::sparse::{QUAD, TALL};
+use super::entries::Entries;
+use super::layout::Shift;
 use crate::simd::Simd;
-
-/// Most vectors of a tile of blocks of so many output channels.
-pub(super) const fn most_vectors<S: Simd>(height: usize) -> usize {
-    // Their sums must fit the registers, and the inputs that channels share.
-    match height {
-        1 => 8,
-        _ if S::REGISTERS >= 32 => 4,
-        _ => 2,
-    }
-}
 
 /// Some rows of blocks, of one group, within a part of the input channels.
 #[derive(Clone, Copy)]
@@ -36,7 +27,7 @@ impl Rows<'_> {
     /// # Safety
     ///
     /// `vectors` vectors must be readable at `input` from every place on, or four elements where `of_line` is 0. There are
-    /// 1 to [`most_vectors`] of the entries' height, and they are whole lines of 1, 2, 4 or 8. The height is [`TALL`] or
+    /// 1 to [`most_vectors`](super::most_vectors) of the entries' height, and they are whole lines of 1, 2, 4 or 8. The height is [`TALL`] or
     /// 1, and 1 where entries are abreast.
     #[inline(always)]
     pub(super) unsafe fn sum<S: Simd>(

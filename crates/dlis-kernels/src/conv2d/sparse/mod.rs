@@ -32,7 +32,8 @@ use dlis_hw::Hardware;
 use dlis_model::{Activation, Conv2d};
 
 use self::entries::{Chunk, Columns, Entries};
-use self::tile::{Lines, MAX_SUMS, QUAD, Row, ZEROS, most_vectors};
+use self::tile::{Lines, MAX_SUMS, Row, ZEROS};
+pub(super) use self::tile::{QUAD, TALL, most_vectors};
 use super::finish::finish;
 use super::implicit_gemm::as_conv;
 use super::planes::Planes;

@@ -6,14 +6,14 @@ use crate::simd::Simd;
 /// Most vectors of outputs of a tile, of one output channel.
 const MAX_VECTORS: usize = 8;
 /// Outputs of the smallest maps whose vectors are full.
-pub(super) const QUAD: usize = 4;
+pub(in crate::conv2d) const QUAD: usize = 4;
 /// Output channels of a tile where blocks have several.
-const TALL: usize = 4;
+pub(in crate::conv2d) const TALL: usize = 4;
 /// Room for sums: of 16 rows of the largest tiles, of several channels of fewer rows.
 pub(super) const MAX_SUMS: usize = 16 * 8 * 16;
 
 /// Most vectors of outputs of a tile whose blocks have this many output channels.
-pub(super) const fn most_vectors<S: Simd>(height: usize) -> usize {
+pub(in crate::conv2d) const fn most_vectors<S: Simd>(height: usize) -> usize {
     // Sums, and for tall blocks the inputs that they share, must fit the registers.
     if height == 1 {
         MAX_VECTORS
