@@ -153,6 +153,16 @@ impl AlignedBytes {
         &bytemuck::cast_slice(&self.lines[..])[..self.len / size_of::<f32>()]
     }
 
+    /// The bytes as numbers of two; a last odd byte is left out.
+    pub fn u16(&self) -> &[u16] {
+        &bytemuck::cast_slice(&self.lines[..])[..self.len / size_of::<u16>()]
+    }
+
+    /// The bytes as numbers of two, to write.
+    pub fn u16_mut(&mut self) -> &mut [u16] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines[..])[..self.len / size_of::<u16>()]
+    }
+
     /// The bytes as floats, to write.
     pub fn f32_mut(&mut self) -> &mut [f32] {
         &mut bytemuck::cast_slice_mut(&mut self.lines[..])[..self.len / size_of::<f32>()]
@@ -196,7 +206,7 @@ mod tests {
             let copy = bytes.clone();
             fill(bytes.as_mut_slice(), 1);
             assert!(copy.as_slice().iter().all(|&byte| byte == 7) && copy.len() == len);
-            assert_eq!(bytes.f32().len(), len / 4);
+            assert_eq!((bytes.f32().len(), bytes.u16().len()), (len / 4, len / 2));
         }
     }
 }

@@ -4,7 +4,8 @@
 use std::cell::OnceCell;
 
 use dlis_backend::Operation;
-use dlis_formats::{Format, Int4, Int8, Weight};
+use dlis_formats::{Format, Int4, Int8, ScaledF16, Weight};
+use half::f16;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::case::Case;
@@ -13,7 +14,7 @@ use crate::tensor::Tensor;
 
 /// Whether kernels of this format may leave a weight of zero out, and with it an infinity or a NaN that it meets.
 pub(crate) fn leaves_zeros_out(format: Option<Format>) -> bool {
-    !matches!(format, None | Some(Format::DenseF32 | Format::DenseF16 | Format::Int8 | Format::Int4))
+    format.is_some_and(|format| !format.keeps_zeros())
 }
 
 /// A number that looks random, of `index` alone.
@@ -39,7 +40,7 @@ impl Case {
         lossless || self.dense().is_some_and(|dense| dense.convert(format).is_ok())
     }
 
-    /// The weight as a kernel gets it. Dense formats hold it as it is; of the others, each holds what it can of
+    /// The weight as a kernel gets it. Dense formats hold it as it is, or rounded to f16 times a scale; of the others, each holds what it can of
     /// it: sparse formats a quarter of the elements, or of the blocks, and nothing of some rows; ternary ones the
     /// signs of those that are not small; integers the nearest multiples of their scale. `None` where there is no
     /// weight, or where it is neither of a convolution nor of a linear layer and the format would change it.
@@ -94,6 +95,12 @@ impl Case {
                     };
                     *value = if is_empty(row) { 0.0 } else { sign * (1 + row % 5) as f32 / 4.0 };
                 }
+            }
+            Format::ScaledF16 => {
+                let scales: Vec<f32> = (0..rows).map(|row| [0.3, -1.7, 1.0][row % 3]).collect();
+                let half = |(index, &value): (usize, &f32)| f16::from_f32(value / scales[index / columns]);
+                let values = array.iter().enumerate().map(half).collect();
+                return ScaledF16::new(array.shape().to_vec(), values, scales).ok().map(Weight::ScaledF16);
             }
             Format::Int8 => return Int8::quantize(&array, scales(rows, 64.0)).ok().map(Weight::Int8),
             Format::Int4 => return Int4::quantize(&array, scales(rows, 8.0)).ok().map(Weight::Int4),
@@ -176,7 +183,7 @@ mod tests {
             let zeros = values.iter().filter(|&&value| value == 0.0).count();
             let share = zeros as f64 / values.len() as f64;
             let expected = match format {
-                Format::DenseF32 | Format::DenseF16 | Format::Int8 => 0.0..0.05,
+                Format::DenseF32 | Format::DenseF16 | Format::ScaledF16 | Format::Int8 => 0.0..0.05,
                 Format::Int4 => 0.0..0.3,
                 Format::TwoFour | Format::Ternary2Bit | Format::Ternary5In8 => 0.2..0.7,
                 _ => 0.6..0.95,

@@ -13,6 +13,8 @@ pub enum Format {
     DenseF32,
     /// Every element, in row-major order, as f16.
     DenseF16,
+    /// Every element, in row-major order, as f16, and a scale a row: [`ScaledF16`](crate::ScaledF16).
+    ScaledF16,
     /// Compressed sparse rows, values as f32: [`Csr`](crate::Csr).
     CsrF32,
     /// Compressed sparse rows, values as f16: [`Csr`](crate::Csr).
@@ -41,9 +43,10 @@ pub enum Format {
 
 impl Format {
     /// Every format, in the order in which they are listed to users.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DenseF32,
         Self::DenseF16,
+        Self::ScaledF16,
         Self::CsrF32,
         Self::CsrF16,
         Self::Bsr1x4,
@@ -63,6 +66,7 @@ impl Format {
         match self {
             Self::DenseF32 => "dense-f32",
             Self::DenseF16 => "dense-f16",
+            Self::ScaledF16 => "scaled-f16",
             Self::CsrF32 => "csr-f32",
             Self::CsrF16 => "csr-f16",
             Self::Bsr1x4 => "bsr-1x4",
@@ -76,6 +80,16 @@ impl Format {
             Self::Int4 => "int4",
             Self::FilterCsr => "filter-csr",
         }
+    }
+
+    /// Whether every element is stored as a real number, zeros as well.
+    pub const fn is_dense(self) -> bool {
+        matches!(self, Self::DenseF32 | Self::DenseF16 | Self::ScaledF16)
+    }
+
+    /// Whether zeros are stored, or multiplied, as any other element: of dense formats and those of whole numbers.
+    pub const fn keeps_zeros(self) -> bool {
+        self.is_dense() || matches!(self, Self::Int8 | Self::Int4)
     }
 
     /// Rows and columns of a block, of the formats that store blocks.
@@ -133,6 +147,6 @@ mod tests {
             assert_eq!(format.name().parse(), Ok(format));
         }
         let error = "dense".parse::<Format>().unwrap_err().to_string();
-        assert!(error.contains("`dense`") && error.contains("dense-f32, dense-f16, csr-f32"), "{error}");
+        assert!(error.contains("`dense`") && error.contains("dense-f32, dense-f16, scaled-f16"), "{error}");
     }
 }

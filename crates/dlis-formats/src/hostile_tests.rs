@@ -76,6 +76,12 @@ fn steps_and_scales_are_checked() {
     assert_eq!(message(Int8::new(vec![1, 2], vec![1, -128], vec![1.0])), "`values`[1] is -128, expected -127 to 127");
     assert_eq!(message(Int8::new(vec![1, 2], vec![1], vec![1.0])), "`values` has 1 elements, expected 2");
     assert_eq!(message(Int8::new(vec![2], vec![1, 1], vec![1.0])), "`scales` has 1 elements, expected 2");
+    let halves = |dims: &[usize], scales: &[f32]| {
+        message(ScaledF16::new(dims.to_vec(), vec![half::f16::ONE; 2], scales.to_vec()))
+    };
+    assert_eq!(halves(&[1, 3], &[1.0]), "`values` has 2 elements, expected 3");
+    assert_eq!(halves(&[2], &[1.0]), "`scales` has 1 elements, expected 2");
+    assert!(halves(&[2], &[1.0, f32::NAN]).starts_with("`scales`[1]"));
     let infinite = Int8::new(vec![1], vec![1], vec![f32::INFINITY]);
     assert_eq!(message(infinite), "`scales`[0] is inf, expected a finite number");
     for byte in [0x08, 0x80] {

@@ -24,6 +24,7 @@
 //! |----------------|-----------------------------|-----------------------|---------------------------------|
 //! | `dense-f32`    | 4                           |                       | 1                               |
 //! | `dense-f16`    | 2                           |                       | 2                               |
+//! | `scaled-f16` | 2                           | 4                     | 2                               |
 //! | `csr-f32`      | 6 d                         | 4                     | 6.7 at d = 0.1, 13 at 0.05      |
 //! | `csr-f16`      | 4 d                         | 4                     | 10 at d = 0.1, 20 at 0.05       |
 //! | `bsr-RxC`      | b (4 + 2 / (R C))           | 4 / R                 | 8.9 (1x4), 9.7 (16x1) at b = 0.1 |
@@ -58,6 +59,7 @@ mod indices;
 mod int4;
 mod int8;
 mod quantization;
+mod scaled_f16;
 mod scales;
 mod ternary;
 mod two_four;
@@ -74,6 +76,7 @@ pub use indices::{Indices, Values};
 pub use int4::Int4;
 pub use int8::Int8;
 pub use quantization::Quantization;
+pub use scaled_f16::ScaledF16;
 pub use ternary::{Ternary, TernaryPacking};
 pub use two_four::TwoFour;
 pub use weight::Weight;

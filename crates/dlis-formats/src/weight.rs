@@ -1,11 +1,15 @@
 //! The weight tensor of one layer in one format.
 
+use std::ops::ControlFlow;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use ndarray::{ArrayD, CowArray, IxDyn};
 
 use crate::csr::is_half;
-use crate::{Bsr, ConvertError, Csr, DType, FilterCsr, Format, Int4, Int8, Ternary, TernaryPacking, TwoFour, Values};
+use crate::{
+    Bsr, ConvertError, Csr, DType, FilterCsr, Format, Int4, Int8, ScaledF16, Ternary, TernaryPacking, TwoFour, Values,
+};
 
 /// The weight tensor of one layer (for a convolution `[out, in / groups, height, width]`, for a linear
 /// layer `[out, in]`, for a vector of biases `[n]`), in one [`Format`].
@@ -18,6 +22,8 @@ pub enum Weight {
     F32(ArrayD<f32>),
     /// [`Format::DenseF16`].
     F16(ArrayD<f16>),
+    /// [`Format::ScaledF16`].
+    ScaledF16(ScaledF16),
     /// [`Format::CsrF32`] or [`Format::CsrF16`].
     Csr(Csr),
     /// [`Format::Bsr1x4`], [`Format::Bsr4x1`], [`Format::Bsr8x1`] or [`Format::Bsr16x1`].
@@ -40,6 +46,7 @@ impl Weight {
         match self {
             Self::F32(_) => Format::DenseF32,
             Self::F16(_) => Format::DenseF16,
+            Self::ScaledF16(_) => Format::ScaledF16,
             Self::Csr(csr) => match csr.values() {
                 Values::F32(_) => Format::CsrF32,
                 Values::F16(_) => Format::CsrF16,
@@ -58,6 +65,7 @@ impl Weight {
         match self {
             Self::F32(array) => array.shape(),
             Self::F16(array) => array.shape(),
+            Self::ScaledF16(scaled) => scaled.dims(),
             Self::Csr(csr) => csr.dims(),
             Self::Bsr(bsr) => bsr.dims(),
             Self::TwoFour(packed) => packed.dims(),
@@ -88,6 +96,7 @@ impl Weight {
         match self {
             Self::F32(array) => array.len() * DType::F32.bytes(),
             Self::F16(array) => array.len() * DType::F16.bytes(),
+            Self::ScaledF16(scaled) => scaled.bytes(),
             Self::Csr(csr) => csr.bytes(),
             Self::Bsr(bsr) => bsr.bytes(),
             Self::TwoFour(packed) => packed.bytes(),
@@ -115,6 +124,7 @@ impl Weight {
             Self::F16(array) => {
                 out.iter_mut().zip(array.iter().skip(row * columns)).for_each(|(out, value)| *out = value.to_f32());
             }
+            Self::ScaledF16(scaled) => scaled.decode_row(row, out),
             Self::Csr(csr) => csr.decode_row(row, out),
             Self::Bsr(bsr) => bsr.decode_row(row, out),
             Self::TwoFour(packed) => packed.decode_row(row, out),
@@ -148,12 +158,34 @@ impl Weight {
     /// condition is searched as it is stored, any other row by row.
     pub fn find(&self, condition: impl Fn(f32) -> bool) -> Option<(usize, f32)> {
         match self {
+            Self::Csr(csr) if !condition(0.0) => csr.find_stored(condition),
+            Self::Bsr(bsr) if !condition(0.0) => bsr.find_stored(condition),
+            Self::FilterCsr(sparse) if !condition(0.0) => sparse.find_stored(condition),
+            other => other.visit(|start, elements| match first(elements, &condition) {
+                Some(index) => ControlFlow::Break((start + index, elements[index])),
+                None => ControlFlow::Continue(()),
+            }),
+        }
+    }
+
+    /// The number of elements that are zero, stored or not.
+    pub fn zeros(&self) -> usize {
+        let mut zeros = 0;
+        let _: Option<()> = self.visit(|_, elements| {
+            zeros += elements.iter().filter(|&&value| value == 0.0).count();
+            ControlFlow::Continue(())
+        });
+        zeros
+    }
+
+    /// Shows all elements in row-major order, some at a time with the index of the first, until the visitor has what it
+    /// wants.
+    fn visit<T>(&self, mut visitor: impl FnMut(usize, &[f32]) -> ControlFlow<T>) -> Option<T> {
+        match self {
             Self::F32(array) => {
                 let array = array.as_standard_layout();
-                array.as_slice()?.chunks(CHUNK).enumerate().find_map(|(chunk, elements)| {
-                    let index = first(elements, &condition)?;
-                    Some((chunk * CHUNK + index, elements[index]))
-                })
+                let mut chunks = array.as_slice()?.chunks(CHUNK).enumerate();
+                chunks.find_map(|(chunk, elements)| visitor(chunk * CHUNK, elements).break_value())
             }
             Self::F16(array) => {
                 let array = array.as_standard_layout();
@@ -161,20 +193,15 @@ impl Weight {
                 array.as_slice()?.chunks(CHUNK).enumerate().find_map(|(chunk, halves)| {
                     let wide = &mut wide[..halves.len()];
                     halves.convert_to_f32_slice(wide);
-                    let index = first(wide, &condition)?;
-                    Some((chunk * CHUNK + index, wide[index]))
+                    visitor(chunk * CHUNK, wide).break_value()
                 })
             }
-            Self::Csr(csr) if !condition(0.0) => csr.find_stored(condition),
-            Self::Bsr(bsr) if !condition(0.0) => bsr.find_stored(condition),
-            Self::FilterCsr(sparse) if !condition(0.0) => sparse.find_stored(condition),
             packed => {
                 let columns = packed.columns();
                 let mut elements = vec![0.0; columns];
                 (0..packed.rows()).find_map(|row| {
                     packed.decode_row(row, &mut elements);
-                    let column = elements.iter().position(|&value| condition(value))?;
-                    Some((row * columns + column, elements[column]))
+                    visitor(row * columns, &elements).break_value()
                 })
             }
         }
@@ -195,6 +222,11 @@ impl Weight {
         }
         // Between relatives, parts are kept as they are.
         match (self, format) {
+            (Self::F16(array), Format::ScaledF16) => {
+                let scales = vec![1.0; self.rows()];
+                let scaled = ScaledF16::from_f16(array.clone(), scales);
+                return scaled.map(Self::ScaledF16).map_err(|source| ConvertError::Tensor { format, source });
+            }
             (Self::Csr(csr), Format::CsrF32) => return Ok(Self::Csr(csr.clone().with_full_values())),
             (Self::Csr(csr), Format::CsrF16) => return csr.clone().with_half_values().map(Self::Csr),
             (Self::Ternary(from), Format::Ternary2Bit) => {
@@ -221,6 +253,7 @@ impl Weight {
                 Some(index) => Err(ConvertError::Value { index, value: elements[index], format }),
                 None => Ok(Self::F16(standard.mapv(f16::from_f32))),
             },
+            Format::ScaledF16 => ScaledF16::from_elements(dims, elements).map(Self::ScaledF16),
             Format::CsrF32 => Csr::from_elements(dims, elements, DType::F32).map(Self::Csr),
             Format::CsrF16 => Csr::from_elements(dims, elements, DType::F16).map(Self::Csr),
             Format::Bsr1x4 => Bsr::from_elements(dims, elements, [1, 4]).map(Self::Bsr),
@@ -240,8 +273,8 @@ impl Weight {
 
     /// Each row times its factor, as the folding of a batch-norm needs it.
     ///
-    /// The format is kept: sparse formats scale what they store, ternary ones both magnitudes, int8 and int4
-    /// their scales. It widens only where it must: f16 values to f32 if a product is not an f16, ternary, int8
+    /// The format is kept: sparse formats scale what they store, ternary ones both magnitudes, scaled f16, int8 and int4
+    /// their scales. It widens only where it must: f16 values to f32 if a product is not an f16, ternary, scaled f16, int8
     /// and int4 to dense f32 if a magnitude or scale would not be finite. Products are f32, rounded once.
     /// Sparse formats leave a zero that they do not store a zero, whatever its factor.
     ///
@@ -257,6 +290,10 @@ impl Weight {
                 let scaled = Self::F32(scale_dense(widened(array), factors));
                 scaled.convert(Format::DenseF16).unwrap_or(scaled)
             }
+            Self::ScaledF16(scaled) => match scaled.scale_rows(factors) {
+                Ok(scaled) => Self::ScaledF16(scaled),
+                Err(scaled) => Self::F32(scale_dense(Self::ScaledF16(scaled).to_f32().into_owned(), factors)),
+            },
             Self::Csr(csr) => Self::Csr(csr.scale_rows(factors)),
             Self::Bsr(bsr) => Self::Bsr(bsr.scale_rows(factors)),
             Self::TwoFour(packed) => Self::TwoFour(packed.scale_rows(factors)),

@@ -35,6 +35,7 @@ fn expected_bytes(weight: &Weight) -> usize {
     match weight.format() {
         Format::DenseF32 => rows * columns * 4,
         Format::DenseF16 => rows * columns * 2,
+        Format::ScaledF16 => rows * (columns * 2 + 4),
         Format::CsrF32 => (rows + 1) * 4 + stored * (index(columns) + 4),
         Format::CsrF16 => (rows + 1) * 4 + stored * (index(columns) + 2),
         Format::Bsr1x4 | Format::Bsr4x1 | Format::Bsr8x1 | Format::Bsr16x1 => {
@@ -88,7 +89,7 @@ fn for_all_formats(dims: &[usize], choices: &[u8]) -> Weight {
 #[test]
 fn rounding_is_refused_and_located() {
     let weight = Weight::F32(ndarray::arr1(&[1.0, 0.1, 2.0]).into_dyn());
-    for format in [Format::DenseF16, Format::CsrF16] {
+    for format in [Format::DenseF16, Format::ScaledF16, Format::CsrF16] {
         assert_eq!(weight.convert(format), Err(ConvertError::Value { index: 1, value: 0.1, format }));
     }
     assert!(Weight::F32(ndarray::arr1(&[1e6]).into_dyn()).convert(Format::DenseF16).is_err());
@@ -144,6 +145,10 @@ fn folding_factors_that_a_scale_cannot_hold_make_a_weight_dense() {
             (Format::DenseF32, Some((2, f32::INFINITY)))
         );
     }
+    let scaled = Weight::F32(ndarray::arr2(&[[0.0, 0.0], [512.0, 0.0]]).into_dyn()).convert(Format::ScaledF16).unwrap();
+    let scaled = scaled.scale_rows(&[1.0, 1e38]);
+    assert_eq!(scaled.format(), Format::ScaledF16);
+    assert_eq!(scaled.scale_rows(&[2.0, 1e3]).find(|value| !value.is_finite()), Some((2, f32::INFINITY)));
     // A third of an f16 is none.
     let half = Weight::F32(ndarray::arr2(&[[1.0, 0.0]]).into_dyn()).convert(Format::CsrF16).unwrap();
     assert_eq!(half.clone().scale_rows(&[0.5]).format(), Format::CsrF16);
@@ -156,7 +161,7 @@ proptest! {
     fn f16_round_trips_through_f32(bits in proptest::collection::vec(any::<u16>(), 0..200)) {
         let values: Vec<f16> = bits.iter().copied().map(f16::from_bits).collect();
         let weight = Weight::F16(ArrayD::from_shape_vec(vec![values.len()], values).unwrap());
-        for through in [Format::DenseF32, Format::CsrF32, Format::CsrF16, Format::Bsr8x1, Format::FilterCsr] {
+        for through in [Format::DenseF32, Format::ScaledF16, Format::CsrF32, Format::CsrF16, Format::Bsr8x1, Format::FilterCsr] {
             let back = weight.convert(through).unwrap().convert(Format::DenseF16).unwrap();
             prop_assert_eq!(back.bytes(), weight.bytes());
             prop_assert!(same(&back, &weight), "{}", through);
@@ -172,6 +177,7 @@ proptest! {
             let packed = weight.convert(from).unwrap();
             prop_assert_eq!(packed.format(), from);
             prop_assert!(same(&packed, &weight), "{}: {:?}", from, packed);
+            prop_assert_eq!(packed.zeros(), weight.to_f32().iter().filter(|&&value| value == 0.0).count());
             prop_assert_eq!(packed.bytes(), expected_bytes(&packed), "{}", from);
             prop_assert_eq!(rebuilt(&packed), packed.clone());
             for to in Format::ALL {
@@ -252,6 +258,7 @@ fn rebuilt(weight: &Weight) -> Weight {
     let dims = weight.dims().to_vec();
     match weight {
         Weight::F32(_) | Weight::F16(_) => Ok(weight.clone()),
+        Weight::ScaledF16(w) => ScaledF16::new(dims, w.values().to_vec(), w.scales().to_vec()).map(Weight::ScaledF16),
         Weight::Csr(w) => {
             Csr::new(dims, w.row_starts().to_vec(), w.column_indices().clone(), w.values().clone()).map(Weight::Csr)
         }

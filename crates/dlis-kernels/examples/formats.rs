@@ -43,7 +43,7 @@ fn weight(dims: &[usize], format: Format, sparsity: f64) -> Option<Weight> {
     for (index, value) in values.iter_mut().enumerate() {
         let (row, column) = (index / columns, index % columns);
         *value = match format {
-            Format::DenseF32 | Format::DenseF16 | Format::Int8 | Format::Int4 => *value,
+            format if format.keeps_zeros() => *value,
             Format::Ternary2Bit | Format::Ternary5In8 if value.abs() < 0.5 => 0.0,
             Format::Ternary2Bit | Format::Ternary5In8 => value.signum() * 0.75,
             Format::TwoFour if column / taps % 4 >= 2 => 0.0,

@@ -37,7 +37,7 @@ pub(crate) const NOMINAL_BYTES_PER_NS: f64 = 10.0;
 
 /// Rough time of an operation: its share of the roofline is what the kernel expects to reach.
 fn estimate(kernel: &dyn Kernel, op: &LoweredOp, spec: &OpSpec) -> f64 {
-    let weight_bytes = op.weight.as_ref().map_or(0, dlis_formats::Weight::bytes) as f64;
+    let weight_bytes = op.weight_bytes_in(spec.weight) as f64;
     let compute = spec.macs() as f64 / NOMINAL_MACS_PER_NS;
     let memory = (spec.activation_bytes() as f64 + weight_bytes) / NOMINAL_BYTES_PER_NS;
     compute.max(memory) / f64::from(kernel.efficiency(spec).clamp(1e-3, 1.0))
@@ -102,8 +102,8 @@ fn candidates_of(
 ) -> Result<Vec<Candidate>, PlanError> {
     let mut candidates = Vec::new();
     let mut reasons = String::new();
-    for layout in op.layouts(batch) {
-        let spec = op.spec(batch, layout);
+    for (layout, format) in op.layouts(batch).flat_map(|layout| op.formats().map(move |format| (layout, format))) {
+        let spec = OpSpec { weight: format, ..op.spec(batch, layout) };
         for &kernel in backend.kernels().iter().filter(|kernel| kernel.id().op() == op.operation.name()) {
             match kernel.support(&spec, backend.hardware()) {
                 Support::Yes => {

@@ -55,7 +55,8 @@ pub struct LoweredOp {
     pub output_shape: Shape,
     /// The weight, where there is one, in the format that is executed.
     pub weight: Option<Weight>,
-    /// The format in which the network has the weight, where no kernel executes it and it was expanded.
+    /// The format in which the network has the weight, where it is executed as dense f32: no kernel executes that
+    /// format, or one for f32 is faster.
     pub expanded: Option<Format>,
     /// The bias, where there is one.
     pub bias: Option<Vec<f32>>,
@@ -66,7 +67,7 @@ pub struct LoweredOp {
 }
 
 impl LoweredOp {
-    /// What a kernel is asked to execute, for a batch and with all tensors in one layout.
+    /// What a kernel is asked to execute, for a batch, with all tensors in one layout and the weight as it is.
     pub fn spec(&self, batch: usize, layout: Layout) -> OpSpec {
         let tensor = |shape: &Shape, dtype| {
             TensorSpec::f32(batch, [shape.channels, shape.height, shape.width], layout).with_dtype(dtype)
@@ -78,6 +79,38 @@ impl LoweredOp {
             epilogue: self.epilogue,
             weight: self.weight.as_ref().map(Weight::format),
         }
+    }
+
+    /// The formats in which its weight may be executed: as it is, and the f16 that a batch-norm was folded into
+    /// also as f32, which is the same numbers. Half the bytes are faster to read, but some algorithms transform what
+    /// they read, and are faster still.
+    pub(crate) fn formats(&self) -> impl Iterator<Item = Option<Format>> + use<> {
+        let format = self.weight.as_ref().map(Weight::format);
+        [format].into_iter().chain((format == Some(Format::ScaledF16)).then_some(Some(Format::DenseF32)))
+    }
+
+    /// The weight in one of [`formats`](Self::formats); `other` keeps what is made for that.
+    pub(crate) fn weight_in<'a>(&'a self, format: Option<Format>, other: &'a mut Option<Weight>) -> Option<&'a Weight> {
+        let weight = self.weight.as_ref()?;
+        if Some(weight.format()) == format {
+            return Some(weight);
+        }
+        Some(other.get_or_insert_with(|| Weight::F32(weight.to_f32().into_owned())))
+    }
+
+    /// Makes the weight dense f32.
+    pub(crate) fn expand(&mut self) {
+        if let Some(weight) = self.weight.take_if(|weight| weight.format() != Format::DenseF32) {
+            self.expanded = Some(weight.format());
+            self.weight = Some(Weight::F32(weight.to_f32().into_owned()));
+        }
+    }
+
+    /// Bytes of the weight in one of [`formats`](Self::formats).
+    pub(crate) fn weight_bytes_in(&self, format: Option<Format>) -> usize {
+        let Some(weight) = &self.weight else { return 0 };
+        let as_it_is = Some(weight.format()) == format;
+        if as_it_is { weight.bytes() } else { weight.elements() * DType::F32.bytes() }
     }
 
     /// The layouts that all its tensors can be in, for a batch. Flattened operands come in NCHW order, so that images

@@ -1,7 +1,7 @@
 //! Plans: which kernel, which layout and which memory for every operation.
 
 use dlis_backend::{Backend, KernelId, Layout, OpWeights, OwnedWeights, Program};
-use dlis_formats::Weight;
+use dlis_formats::{Format, Weight};
 use dlis_model::{Network, graph::MAX_ELEMENTS};
 
 use crate::choose::{Choice, choose};
@@ -88,6 +88,11 @@ impl<'a> Planner<'a> {
         if measured && reuse == Reuse::Memory {
             let found = head(&lowered, self.backend, &choices, self.batch, &mut tuner)?;
             (slicing, choices) = found.unwrap_or((slicing, choices));
+        }
+        for (op, choice) in lowered.ops.iter_mut().zip(&choices.ops) {
+            if choice.chosen.spec.weight == Some(Format::DenseF32) {
+                op.expand();
+            }
         }
         let Emitted { program, origins } = Emitter::new(&lowered, &choices, self.backend, &slicing).emit(reuse)?;
         Ok(Plan { program, origins, ops: lowered.ops, choices: choices.ops, slicing, policy: self.policy })

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use dlis_backend::{AlignedBytes, Backend, Head, Layout, OpSpec, OpWeights, Program, Slot, SlotId, Step, TensorSpec};
-use dlis_formats::{DType, Format};
+use dlis_backend::{
+    AlignedBytes, Backend, Executable, Head, Layout, OpSpec, OpWeights, Program, Slot, SlotId, Step, TensorSpec,
+};
+use dlis_formats::{DType, Weight};
 use serde::{Deserialize, Serialize};
 
 use crate::choose::Candidate;
@@ -16,6 +18,10 @@ use crate::lower::LoweredOp;
 const MAX_CACHE_BYTES: u64 = 64 << 20;
 /// A kernel whose first run takes this many times the best median so far is measured no further.
 const HOPELESS: f64 = 4.0;
+/// A kernel that takes no more than this many times the best median so far may turn out to be the fastest, and is then
+/// measured so many times again.
+const NEAR: f64 = 1.4;
+const TURNS: usize = 2;
 /// Runs of a kernel: at least, at most, and the time after which no more are added.
 const MIN_RUNS: usize = 5;
 const MAX_RUNS: usize = 50;
@@ -198,89 +204,133 @@ impl<'a> Tuner<'a> {
     }
 
     /// Replaces the candidates' costs by measured times.
+    ///
+    /// Every kernel is timed once, then those that came near the fastest again in turns, of which each keeps its best
+    /// median: what else happens on the machine within a hundredth of a second decides nothing.
     pub(crate) fn measure(&mut self, op: &LoweredOp, candidates: &mut [Candidate]) -> Result<(), PlanError> {
         // The most promising first, so that the hopeless are recognised.
         candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
-        let mut best = f64::INFINITY;
-        let density = density(op);
         let evictor = self
             .evictor
             .as_ref()
             .filter(|_| op.weight.as_ref().is_some_and(|weight| weight.bytes() >= MANY_WEIGHT_BYTES));
-        let cold = if evictor.is_some() { "|cold" } else { "" };
+        let what = format!("{}{}", density(op), if evictor.is_some() { "|cold" } else { "" });
+        let mut expanded = None;
+        let mut best = f64::INFINITY;
+        let mut contenders: Vec<Contender<'_>> = Vec::new();
         for candidate in candidates {
-            let id = candidate.kernel.id();
             let spec = serde_json::to_string(&candidate.spec).unwrap_or_default();
-            let key = format!("{}|{id}|{spec}{density}{cold}", self.key);
-            let timing = match self.cache.timings.get(&key) {
-                Some(timing) => *timing,
-                None => {
-                    let timing = time(self.backend, op, candidate, best, evictor).map_err(|source| {
-                        PlanError::Measure { layer: op.layer.clone(), kernel: id.to_string(), source: Box::new(source) }
-                    })?;
-                    self.cache.timings.insert(key, timing);
-                    self.cache.dirty = true;
-                    timing
+            let key = format!("{}|{}|{spec}{what}", self.key, candidate.kernel.id());
+            if let Some(&Timing { ns, abandoned }) = self.cache.timings.get(&key) {
+                (candidate.cost, candidate.abandoned) = (ns, abandoned);
+                best = best.min(ns);
+                continue;
+            }
+            let weight = op.weight_in(candidate.spec.weight, &mut expanded);
+            let alone = Alone::new(self.backend, op, weight, candidate);
+            let mut alone = alone.map_err(|source| failed(op, candidate, source))?;
+            let Timing { ns, abandoned } = alone.time(best, evictor).map_err(|source| failed(op, candidate, source))?;
+            (candidate.cost, candidate.abandoned) = (ns, abandoned);
+            best = best.min(ns);
+            contenders.push(Contender { candidate, key, alone: (!abandoned).then_some(alone) });
+            contenders.iter_mut().for_each(|contender| contender.give_up_beyond(NEAR * best));
+        }
+        for _ in 0..TURNS {
+            for Contender { candidate, alone, .. } in &mut contenders {
+                if let Some(alone) = alone {
+                    let timing = alone.time(f64::INFINITY, evictor).map_err(|source| failed(op, candidate, source))?;
+                    candidate.cost = candidate.cost.min(timing.ns);
                 }
-            };
-            candidate.cost = timing.ns;
-            candidate.abandoned = timing.abandoned;
-            best = best.min(timing.ns);
+            }
+        }
+        for Contender { candidate, key, .. } in contenders {
+            self.cache.timings.insert(key, Timing { ns: candidate.cost, abandoned: candidate.abandoned });
+            self.cache.dirty = true;
         }
         Ok(())
     }
 }
 
-fn time(
-    backend: &dyn Backend,
-    op: &LoweredOp,
-    candidate: &Candidate,
-    best: f64,
-    evictor: Option<&Evictor>,
-) -> Result<Timing, SessionError> {
-    let program = alone(&op.layer, &candidate.spec, candidate.kernel.id());
-    let quantization = op.quantization.borrow();
-    let weights = OpWeights { weight: op.weight.as_ref(), bias: op.bias.as_deref(), quantization };
-    let mut executable = backend.compile(&program, &[weights])?;
-    let input = vec![0.5; program.input_spec().elements()];
-    let mut output = vec![0.0; program.output_spec().elements()];
-    let mut run = || {
+/// A candidate that is being measured.
+struct Contender<'a> {
+    candidate: &'a mut Candidate,
+    key: String,
+    /// Its program, as long as it may turn out to be the fastest.
+    alone: Option<Alone>,
+}
+
+impl Contender<'_> {
+    fn give_up_beyond(&mut self, ns: f64) {
+        if self.candidate.cost > ns {
+            self.alone = None;
+        }
+    }
+}
+
+/// What is reported where a candidate cannot be measured.
+fn failed(op: &LoweredOp, candidate: &Candidate, source: SessionError) -> PlanError {
+    PlanError::Measure { layer: op.layer.clone(), kernel: candidate.kernel.id().to_string(), source: Box::new(source) }
+}
+
+/// An operation by one kernel, ready to run.
+struct Alone {
+    executable: Box<dyn Executable>,
+    input: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl Alone {
+    fn new(
+        backend: &dyn Backend,
+        op: &LoweredOp,
+        weight: Option<&Weight>,
+        candidate: &Candidate,
+    ) -> Result<Self, SessionError> {
+        let program = alone(&op.layer, &candidate.spec, candidate.kernel.id());
+        let quantization = op.quantization.borrow();
+        let weights = OpWeights { weight, bias: op.bias.as_deref(), quantization };
+        let executable = backend.compile(&program, &[weights])?;
+        let input = vec![0.5; program.input_spec().elements()];
+        let output = vec![0.0; program.output_spec().elements()];
+        Ok(Self { executable, input, output })
+    }
+
+    fn run(&mut self, evictor: Option<&Evictor>) -> Result<u64, SessionError> {
         let mut ns = 0;
         if let Some(evictor) = evictor {
             evictor.evict();
         }
-        executable.run_traced(&input, &mut output, &mut |trace| ns = trace.duration_ns)?;
-        Ok::<u64, SessionError>(ns)
-    };
-    let first = run()?;
-    if first as f64 > HOPELESS * best && run()? as f64 > HOPELESS * best {
-        return Ok(Timing { ns: first as f64, abandoned: true });
+        self.executable.run_traced(&self.input, &mut self.output, &mut |trace| ns = trace.duration_ns)?;
+        Ok(ns)
     }
-    let most = if evictor.is_some() { MAX_COLD_RUNS } else { MAX_RUNS };
-    let mut times = Vec::with_capacity(most);
-    while times.len() < MIN_RUNS || (times.len() < most && times.iter().sum::<u64>() < ENOUGH_NS) {
-        times.push(run()?);
+
+    /// The median of its runs, or the first if that is hopelessly beyond the best.
+    fn time(&mut self, best: f64, evictor: Option<&Evictor>) -> Result<Timing, SessionError> {
+        let first = self.run(evictor)?;
+        if first as f64 > HOPELESS * best && self.run(evictor)? as f64 > HOPELESS * best {
+            return Ok(Timing { ns: first as f64, abandoned: true });
+        }
+        let most = if evictor.is_some() { MAX_COLD_RUNS } else { MAX_RUNS };
+        let mut times = Vec::with_capacity(most);
+        while times.len() < MIN_RUNS || (times.len() < most && times.iter().sum::<u64>() < ENOUGH_NS) {
+            times.push(self.run(evictor)?);
+        }
+        times.sort_unstable();
+        // No time is too short for the clock's resolution.
+        Ok(Timing { ns: times[times.len() / 2].max(1) as f64, abandoned: false })
     }
-    times.sort_unstable();
-    // No time is too short for the clock's resolution.
-    Ok(Timing { ns: times[times.len() / 2].max(1) as f64, abandoned: false })
 }
 
 /// The part of a measurement's key that says how sparse the weight is, where time depends on it: the share of
 /// elements that are not zero, in thousandths.
 fn density(op: &LoweredOp) -> String {
-    match op.weight.as_ref().filter(|weight| is_sparse(weight.format())) {
+    match op.weight.as_ref().filter(|weight| !weight.format().keeps_zeros()) {
         None => String::new(),
         Some(weight) => {
-            let filled = weight.to_f32().iter().filter(|&&value| value != 0.0).count();
+            let filled = weight.elements() - weight.zeros();
             format!("|{:.3}", filled as f64 / weight.elements().max(1) as f64)
         }
     }
-}
-
-/// Whether kernels for a format may pass over elements that are zero.
-const fn is_sparse(format: Format) -> bool {
-    !matches!(format, Format::DenseF32 | Format::DenseF16 | Format::Int8 | Format::Int4)
 }
 
 /// A program of one operation. Its first input is the program's where that is f32; all else is zeros, which take

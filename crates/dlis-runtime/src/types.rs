@@ -45,8 +45,8 @@ pub(crate) fn quantization_of_conversion(types: Types, quantization: Option<Quan
 ///   input's where the network gives it none.
 /// - Everything else is f32.
 ///
-/// Few f16 weights are expanded to f32 to begin with. Of these types the first is taken that some kernel of the backend executes in some layout; failing all, with
-/// the weight expanded to dense f32. Where `integers` is false, u8 is tried last.
+/// Few f16 weights are expanded to f32 to begin with. Of these types the first is taken that some kernel of the backend
+/// executes in some layout; failing all, with the weight expanded to dense f32. Where `integers` is false, u8 is tried last.
 pub(crate) fn assign_types(lowered: &mut Lowered, backend: &dyn Backend, batch: usize, integers: bool) {
     for index in 0..lowered.ops.len() {
         expand_if_few(&mut lowered.ops[index]);
@@ -93,11 +93,10 @@ const FEW_WEIGHTS: usize = 1 << 11;
 
 fn expand_if_few(op: &mut LoweredOp) {
     if let Some(weight) = &op.weight
-        && weight.format() == Format::DenseF16
+        && weight.format().is_dense()
         && weight.elements() <= FEW_WEIGHTS
     {
-        op.expanded = Some(Format::DenseF16);
-        op.weight = Some(Weight::F32(weight.to_f32().into_owned()));
+        op.expand();
     }
 }
 

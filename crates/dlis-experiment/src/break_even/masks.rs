@@ -8,7 +8,7 @@ use ndarray::{ArrayD, IxDyn};
 /// and space whatever the zeros are measured once, as they are.
 pub fn sparsities_of(format: Format, asked: &[f64]) -> Vec<f64> {
     match format {
-        Format::DenseF32 | Format::DenseF16 | Format::Int8 | Format::Int4 => vec![0.0],
+        format if format.keeps_zeros() => vec![0.0],
         Format::TwoFour => vec![0.5],
         _ => asked.to_vec(),
     }

@@ -26,13 +26,12 @@ pub(super) fn zeros(network: &Network) -> (u64, u64) {
 }
 
 fn zeros_of(weight: &Weight) -> u64 {
-    weight.to_f32().iter().filter(|&&value| value == 0.0).count() as u64
+    weight.zeros() as u64
 }
 
 /// Whether a recipe compressed this weight: it is in no dense format, or at least half of it is zero.
 fn is_compressed(weight: &Weight) -> bool {
-    !matches!(weight.format(), Format::DenseF32 | Format::DenseF16)
-        || zeros_of(weight) as f64 >= PRUNED * weight.elements().max(1) as f64
+    !weight.format().is_dense() || zeros_of(weight) as f64 >= PRUNED * weight.elements().max(1) as f64
 }
 
 /// The network with its compressed layers in this format. `dense-f32` makes every weight dense, so that the same

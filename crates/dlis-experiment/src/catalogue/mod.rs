@@ -286,9 +286,8 @@ impl Catalogue {
         };
         let file = self.weights.join(format!("{name}.safetensors"));
         let trained = file.is_file();
-        // Halves are how the file keeps its floats: folding batch-norms makes floats of them anyway.
         let network = match trained {
-            true => Artefact::load_state_dict(&file, graph)?.network.to_f32(),
+            true => Artefact::load_state_dict(&file, graph)?.network,
             false => Network::random(graph, 0),
         };
         Ok(Found { artefact: Artefact::new(network), file: trained.then_some(file), trained })

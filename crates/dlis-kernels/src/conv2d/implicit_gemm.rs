@@ -9,6 +9,9 @@
 //! which they are read, `[group][block of output channels][tap][input channel][channel of the block]`, and
 //! stream through once a tile; bias, residual and activation are applied before the only store.
 //!
+//! Weights of f16 are packed as they are, half as many bytes to read from memory, and become f32 on their way
+//! into a register; where an output channel has a scale, its sum is multiplied by it.
+//!
 //! A linear layer is the same product with one tap. Where an image has few channels, as the first layer's, the taps of
 //! a row of the window are merged into one: the image is copied once with its padding in place, and what those taps
 //! read of it are then neighbours.
@@ -19,11 +22,13 @@ use dlis_backend::{
     AlignedBytes, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError,
     Prepared, Scratch, Support, TensorSpec, static_range,
 };
-use dlis_formats::Format;
+use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::{Conv2d, Window};
+use half::slice::HalfFloatSliceExt as _;
 
-use super::tile::{Block, COLUMNS, Geometry, operands, rows_of, with_rows};
+use super::pack::pack_block;
+use super::tile::{Block, COLUMNS, Geometry, Stored, operands, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 
@@ -31,25 +36,25 @@ use crate::simd::{Simd, Work, at_every_level};
 const FEW: usize = 4;
 /// Most elements of a padded input.
 const MAX_PADDED: usize = 1 << 26;
-/// Input and output channels whose weights are packed at a time.
-const PACKED: usize = 8;
 /// Least output channels of a group, where there are several groups.
 const MIN_GROUP: usize = 4;
 
-const ACCEPTS: Accepts =
-    Accepts { layouts: &[Layout::Nhwc], weight: Some(Format::DenseF32), residual: true, activation: true };
-
-/// The kernel on one SIMD level, for convolutions or for linear layers.
+/// The kernel on one SIMD level, for convolutions or for linear layers, of weights in one format.
 pub(crate) struct ImplicitGemm<S> {
     id: KernelId,
+    format: Format,
     level: std::marker::PhantomData<S>,
 }
 
 impl<S: Simd> ImplicitGemm<S> {
-    /// `op` is `conv2d` or `linear`.
-    pub(crate) const fn new(op: &'static str) -> Self {
-        let id = KernelId::new(op, "f32", "dense", "implicit-gemm", S::LEVEL.name());
-        Self { id, level: std::marker::PhantomData }
+    /// `op` is `conv2d` or `linear`, `format` dense f32, dense f16 or scaled f16.
+    pub(crate) const fn new(op: &'static str, format: Format) -> Self {
+        let id = KernelId::new(op, "f32", accepts::format_name(format), "implicit-gemm", S::LEVEL.name());
+        Self { id, format, level: std::marker::PhantomData }
+    }
+
+    fn accepts(&self) -> Accepts {
+        Accepts { layouts: &[Layout::Nhwc], weight: Some(self.format), residual: true, activation: true }
     }
 }
 
@@ -76,7 +81,7 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
     fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
         Support::when(op.operation.name() == self.id.op(), "it executes another operation")
             .and(|| Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level"))
-            .and(|| ACCEPTS.check(op))
+            .and(|| self.accepts().check(op))
             .and(|| {
                 let wide = as_conv(&op.operation)
                     .is_some_and(|conv| conv.groups == 1 || conv.out_channels / conv.groups >= MIN_GROUP);
@@ -104,47 +109,65 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
             return Err(accepts::unsupported(self, op, support));
         };
         let dims = conv.weight_dims();
-        let source = match op.operation {
-            Operation::Linear(_) => accepts::dense_f32(self, weights, &dims[..2])?,
-            _ => accepts::dense_f32(self, weights, &dims)?,
-        };
-        let values = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
-        let block = COLUMNS * S::LANES;
-        let depth = conv.in_channels / conv.groups;
-        let per_group = conv.out_channels / conv.groups;
-        let blocks = per_group.div_ceil(block);
-        let taps = conv.window.taps();
-        let mut packed = AlignedBytes::zeroed(conv.groups * blocks * taps * depth * block * size_of::<f32>());
-        let mut bias = AlignedBytes::zeroed(conv.groups * blocks * block * size_of::<f32>());
-        let (values, packed_to, bias_to) = (values.f32(), packed.f32_mut(), bias.f32_mut());
-        for column in 0..conv.groups * blocks {
-            let (group, within) = (column / blocks, column % blocks * block);
-            let outs = group * per_group + within..group * per_group + per_group.min(within + block);
-            let to = &mut packed_to[column * taps * depth * block..][..taps * depth * block];
-            // Few channels of few outputs at a time, so that what is read from and written to again and again is in a
-            // cache, whose lines are few for strides of powers of two.
-            for first in (0..depth).step_by(PACKED) {
-                let channels = first..depth.min(first + PACKED);
-                for some in (0..outs.len()).step_by(PACKED).map(|lane| lane..outs.len().min(lane + PACKED)) {
-                    for tap in 0..taps {
-                        for lane in some.clone() {
-                            let from = &source[(outs.start + lane) * depth * taps..][..depth * taps];
-                            for channel in channels.clone() {
-                                to[(tap * depth + channel) * block + lane] = from[channel * taps + tap];
-                            }
-                        }
-                    }
-                }
+        let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
+        let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
+        let bias = by_block::<S>(&conv, bias.f32());
+        Ok(match accepts::weight(self, weights, self.format, dims)? {
+            Weight::F16(array) => {
+                let array = array.as_standard_layout();
+                let packed = packed::<S, u16>(&conv, array.as_slice().unwrap_or_default().reinterpret_cast());
+                Box::new(PreparedGemm::<S, u16>::new(simd, conv, op, packed, Finish { bias, scales: None }))
             }
-            if conv.bias {
-                bias_to[column * block..][..outs.len()].copy_from_slice(&values[outs]);
+            Weight::ScaledF16(weight) => {
+                let packed = packed::<S, u16>(&conv, weight.values().reinterpret_cast());
+                let scales = Some(by_block::<S>(&conv, weight.scales()));
+                Box::new(PreparedGemm::<S, u16>::new(simd, conv, op, packed, Finish { bias, scales }))
             }
-        }
-        let padded = Padded::of(&conv, op.inputs[0]);
-        let (conv, input) = padded.as_ref().map_or((conv, op.inputs[0]), |padded| (padded.merged(conv), padded.to));
-        let geometry = Geometry::new(conv, input, op.output, op.epilogue);
-        Ok(Box::new(PreparedGemm { simd, geometry, padded, weights: packed, bias }))
+            _ => {
+                let packed = packed::<S, f32>(&conv, &accepts::dense_f32(self, weights, dims)?);
+                Box::new(PreparedGemm::<S, f32>::new(simd, conv, op, packed, Finish { bias, scales: None }))
+            }
+        })
     }
+}
+
+/// Blocks of output channels of a group.
+fn blocks<S: Simd>(conv: &Conv2d) -> usize {
+    (conv.out_channels / conv.groups).div_ceil(COLUMNS * S::LANES)
+}
+
+/// The output channels of each block of each group.
+fn columns<S: Simd>(conv: &Conv2d) -> impl Iterator<Item = Range<usize>> + use<S> {
+    let (block, blocks, per_group) = (COLUMNS * S::LANES, blocks::<S>(conv), conv.out_channels / conv.groups);
+    (0..conv.groups * blocks).map(move |column| {
+        let (group, within) = (column / blocks, column % blocks * block);
+        group * per_group + within..group * per_group + per_group.min(within + block)
+    })
+}
+
+/// Weights in the order in which they are read; channels beyond the last are zero.
+fn packed<S: Simd, W: Stored>(conv: &Conv2d, source: &[W]) -> AlignedBytes {
+    let block = COLUMNS * S::LANES;
+    let depth = conv.in_channels / conv.groups;
+    let taps = conv.window.taps();
+    let mut packed = AlignedBytes::zeroed(conv.groups * blocks::<S>(conv) * taps * depth * block * size_of::<W>());
+    let of_block = W::of_mut(&mut packed).chunks_exact_mut(taps * depth * block);
+    for (outs, to) in columns::<S>(conv).zip(of_block) {
+        pack_block(source, (depth, taps), outs, block, to, |channel, tap| tap * depth + channel);
+    }
+    packed
+}
+
+/// A number of each output channel, block by block; zeros beyond a group's last, and throughout where there are none.
+fn by_block<S: Simd>(conv: &Conv2d, values: &[f32]) -> AlignedBytes {
+    let block = COLUMNS * S::LANES;
+    let mut to = AlignedBytes::zeroed(conv.groups * blocks::<S>(conv) * block * size_of::<f32>());
+    if !values.is_empty() {
+        for (outs, to) in columns::<S>(conv).zip(to.f32_mut().chunks_exact_mut(block)) {
+            to[..outs.len()].copy_from_slice(&values[outs]);
+        }
+    }
+    to
 }
 
 /// An image of few channels with its padding in place.
@@ -191,20 +214,38 @@ impl Padded {
     }
 }
 
-struct PreparedGemm<S> {
+/// What is done to the sums of each output channel: `[group][block][channel of the block]`.
+struct Finish {
+    bias: AlignedBytes,
+    /// What they are multiplied by before that.
+    scales: Option<AlignedBytes>,
+}
+
+struct PreparedGemm<S, W> {
     simd: S,
     /// Of the padded image, if there is one.
     geometry: Geometry,
     padded: Option<Padded>,
-    /// Packed as the module says; channels beyond the last are zero.
+    /// Packed as the module says.
     weights: AlignedBytes,
-    /// `[group][block][channel of the block]`.
-    bias: AlignedBytes,
+    finish: Finish,
+    stored: std::marker::PhantomData<W>,
 }
 
-impl<S: Simd> Prepared for PreparedGemm<S> {
+impl<S: Simd, W: Stored> PreparedGemm<S, W> {
+    fn new(simd: S, conv: Conv2d, op: &OpSpec, weights: AlignedBytes, finish: Finish) -> Self {
+        let padded = Padded::of(&conv, op.inputs[0]);
+        let (conv, input) = padded.as_ref().map_or((conv, op.inputs[0]), |padded| (padded.merged(conv), padded.to));
+        let geometry = Geometry::new(conv, input, op.output, op.epilogue);
+        Self { simd, geometry, padded, weights, finish, stored: std::marker::PhantomData }
+    }
+}
+
+impl<S: Simd, W: Stored> Prepared for PreparedGemm<S, W> {
     fn footprint(&self, _threads: usize) -> Footprint {
-        let weight_bytes = self.weights.allocated() + self.bias.allocated() + self.geometry.bytes();
+        let Finish { bias, scales } = &self.finish;
+        let finish_bytes = bias.allocated() + scales.as_ref().map_or(0, AlignedBytes::allocated);
+        let weight_bytes = self.weights.allocated() + finish_bytes + self.geometry.bytes();
         let scratch_bytes = self.padded.as_ref().map_or(0, |padded| padded.to.elements() * size_of::<f32>());
         Footprint { weight_bytes, scratch_bytes, ..Footprint::default() }
     }
@@ -238,34 +279,64 @@ impl<S: Simd> Prepared for PreparedGemm<S> {
 }
 
 /// A run of tiles of one block of output channels.
-struct Column<'a, S> {
-    prepared: &'a PreparedGemm<S>,
+struct Column<'a, S, W> {
+    prepared: &'a PreparedGemm<S, W>,
     block: Block<'a>,
     tiles: Range<usize>,
 }
 
-impl<P: Simd> Work for Column<'_, P> {
+impl<P: Simd, W: Stored> Work for Column<'_, P, W> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { prepared: PreparedGemm { geometry, weights, bias, .. }, block, tiles } = self;
+        let Self { prepared: PreparedGemm { geometry, weights, finish, .. }, block, tiles } = self;
         let width = COLUMNS * S::LANES;
-        let weights = &weights.f32()[block.column * geometry.terms() * width..][..geometry.terms() * width];
-        let bias = &bias.f32()[block.column * width..][..width];
+        let weights = &W::of(weights)[block.column * geometry.terms() * width..][..geometry.terms() * width];
+        let of_block = block.column * width..(block.column + 1) * width;
+        let bias = &finish.bias.f32()[of_block.clone()];
+        let scales = finish.scales.as_ref().map(|scales| &scales.f32()[of_block]);
         for tile in tiles {
             let first = tile * rows_of::<S>();
-            with_rows!(geometry.rows::<S>(tile), tile_of::<S, _>(simd, &block, first, weights, bias));
+            let rows = geometry.rows::<S>(tile);
+            with_rows!(rows, tile_of::<S, _>(simd, &block, first, weights, bias, scales));
         }
     }
 }
 
 /// Computes the output pixels `first..first + ROWS`, counted over the whole batch.
 #[inline(always)]
-fn tile_of<S: Simd, const ROWS: usize>(simd: S, block: &Block<'_>, first: usize, weights: &[f32], bias: &[f32]) {
-    let mut sums = Block::splat::<S, ROWS>(simd, bias);
-    block.add::<S, ROWS, true>(simd, first, 0..block.geometry.terms(), weights, &mut sums);
+fn tile_of<S: Simd, const ROWS: usize>(
+    simd: S,
+    block: &Block<'_>,
+    first: usize,
+    weights: &[impl Stored],
+    bias: &[f32],
+    scales: Option<&[f32]>,
+) {
+    let terms = 0..block.geometry.terms();
+    let Some(scales) = scales else {
+        let mut sums = Block::splat::<S, ROWS>(simd, bias);
+        block.add::<S, _, ROWS, true>(simd, first, terms, weights, &mut sums);
+        return block.store(simd, first, sums);
+    };
+    let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
+    block.add::<S, _, ROWS, true>(simd, first, terms, weights, &mut sums);
+    let ([scales], [bias]) = (Block::splat::<S, 1>(simd, scales), Block::splat::<S, 1>(simd, bias));
+    for sums in &mut sums {
+        for ((sum, &scale), &bias) in sums.iter_mut().zip(&scales).zip(&bias) {
+            *sum = simd.mul_add(*sum, scale, bias);
+        }
+    }
     block.store(simd, first, sums);
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(ImplicitGemm("conv2d"), ImplicitGemm("linear"));
+macro_rules! kernels {
+    ($($format:ident)+) => {
+        at_every_level!(
+            $(ImplicitGemm("conv2d", Format::$format), ImplicitGemm("linear", Format::$format)),+
+        )
+    };
+}
+
+pub(crate) static KERNELS: &[&dyn Kernel] = kernels!(DenseF32 DenseF16 ScaledF16);

@@ -8,6 +8,7 @@ mod finish;
 pub(crate) mod im2col;
 pub(crate) mod implicit_gemm;
 pub(crate) mod lanes;
+mod pack;
 pub(crate) mod paper;
 mod planes;
 pub(crate) mod shifted;

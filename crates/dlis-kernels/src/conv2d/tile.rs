@@ -14,9 +14,9 @@ const MAX_ROWS: usize = 8;
 pub(super) const COLUMNS: usize = 2;
 /// Most output channels of a block of any kernel: two of the widest vectors.
 const MAX_BLOCK: usize = 32;
-/// How far ahead of their use weights are prefetched, in elements: a page, as the processor's own
+/// How far ahead of their use weights are prefetched, in bytes: a page, as the processor's own
 /// prefetchers stop at the end of one, and a layer of few pixels does little else than read weights.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 4096;
 
 /// Pixels of a full tile on this level.
 pub(super) const fn rows_of<S: Simd>() -> usize {
@@ -266,6 +266,55 @@ pub(super) struct Block<'a> {
     pub(super) column: usize,
 }
 
+/// A number as which weights are stored, and which becomes f32 on its way into a register.
+pub(super) trait Stored: Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// The vector of weights at `from`.
+    ///
+    /// # Safety
+    ///
+    /// A vector's number of elements must be readable there.
+    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector;
+
+    /// Bytes as such numbers.
+    fn of(bytes: &AlignedBytes) -> &[Self];
+
+    /// Bytes as such numbers, to write.
+    fn of_mut(bytes: &mut AlignedBytes) -> &mut [Self];
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector {
+        // SAFETY: the caller's.
+        unsafe { simd.load(from) }
+    }
+
+    fn of(bytes: &AlignedBytes) -> &[Self] {
+        bytes.f32()
+    }
+
+    fn of_mut(bytes: &mut AlignedBytes) -> &mut [Self] {
+        bytes.f32_mut()
+    }
+}
+
+/// The bits of an f16.
+impl Stored for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector {
+        // SAFETY: the caller's.
+        unsafe { simd.load_half(from) }
+    }
+
+    fn of(bytes: &AlignedBytes) -> &[Self] {
+        bytes.u16()
+    }
+
+    fn of_mut(bytes: &mut AlignedBytes) -> &mut [Self] {
+        bytes.u16_mut()
+    }
+}
+
 /// The sums of a tile.
 pub(super) type Sums<V, const ROWS: usize> = [[V; COLUMNS]; ROWS];
 
@@ -287,12 +336,12 @@ impl Block<'_> {
     /// Adds the terms `terms` of the output pixels `first..first + ROWS`, counted over the whole batch.
     /// `weights` are those of these terms, a block each; with `STREAM`, they are read from memory.
     #[inline(always)]
-    pub(super) fn add<S: Simd, const ROWS: usize, const STREAM: bool>(
+    pub(super) fn add<S: Simd, W: Stored, const ROWS: usize, const STREAM: bool>(
         &self,
         simd: S,
         first: usize,
         terms: Range<usize>,
-        weights: &[f32],
+        weights: &[W],
         sums: &mut Sums<S::Vector, ROWS>,
     ) {
         let block = COLUMNS * S::LANES;
@@ -319,9 +368,9 @@ impl Block<'_> {
                     let mut columns = [simd.splat(0.0); COLUMNS];
                     for (v, column) in columns.iter_mut().enumerate() {
                         if STREAM {
-                            simd.prefetch(weight.wrapping_add(AHEAD + v * S::LANES));
+                            simd.prefetch(weight.wrapping_byte_add(AHEAD).wrapping_add(v * S::LANES).cast());
                         }
-                        *column = simd.load(weight.add(v * S::LANES));
+                        *column = W::load(simd, weight.add(v * S::LANES));
                     }
                     for (pixel, sums) in pixel.iter().zip(sums.iter_mut()) {
                         let x = simd.splat(*pixel.add(channel));

@@ -55,6 +55,8 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// `a + b`.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a - b`.
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The larger of `x` and `bound`, and `x` where it is NaN.
     fn at_least(self, x: Self::Vector, bound: Self::Vector) -> Self::Vector;
     /// The smaller of `x` and `bound`, and `x` where it is NaN.
@@ -62,6 +64,9 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
 
     /// Hints that the line at `at` will be read soon. `at` need not be readable.
     fn prefetch(self, at: *const f32);
+
+    /// The same, into the second-level cache: what is read too late for the first to keep it.
+    fn prefetch_far(self, at: *const u8);
 
     /// The vector at `from`.
     ///

@@ -51,6 +51,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves the feature.
+        unsafe { vsubq_f32(a, b) }
+    }
+
+    #[inline(always)]
     fn at_least(self, x: float32x4_t, bound: float32x4_t) -> float32x4_t {
         // SAFETY: `self` proves the feature. The instruction returns NaN if either is.
         unsafe { vmaxq_f32(x, bound) }
@@ -67,6 +73,12 @@ impl Simd for Neon {
         // In assembly, as the intrinsic is not stable yet.
         // SAFETY: a hint that faults on no address and changes neither memory nor registers; part of the baseline.
         unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at.addr(), options(nomem, nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        // SAFETY: as above.
+        unsafe { asm!("prfm pldl2keep, [{at}]", at = in(reg) at.addr(), options(nomem, nostack, preserves_flags)) };
     }
 
     #[inline(always)]

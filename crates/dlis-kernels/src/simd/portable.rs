@@ -42,6 +42,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn sub(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] - b[lane])
+    }
+
+    #[inline(always)]
     fn at_least(self, x: [f32; 4], bound: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|lane| if x[lane] < bound[lane] { bound[lane] } else { x[lane] })
     }
@@ -53,6 +58,9 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn prefetch(self, _at: *const f32) {}
+
+    #[inline(always)]
+    fn prefetch_far(self, _at: *const u8) {}
 
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> [f32; 4] {

@@ -11,7 +11,7 @@ use super::{Simd, Work};
 macro_rules! level {
     (
         $name:ident, $vector:ident, $lanes:literal of $registers:literal, $features:literal = $($feature:tt)&&+,
-        $set1:ident $fmadd:ident $add:ident $max:ident $min:ident $loadu:ident $storeu:ident,
+        $set1:ident $fmadd:ident $add:ident $sub:ident $max:ident $min:ident $loadu:ident $storeu:ident,
         $load_halves:ident $widen:ident $extend:ident $multiply:ident $splat_int:ident $store_ints:ident,
         $and:ident $load_even:ident $quads:ident $fourfold:ident $load_where:ident $load_even_where:ident,
         $shift_up:ident $shift_down:ident $even_of_two:ident $odd_of_two:ident $permute:ident $splat_half:ident
@@ -67,6 +67,12 @@ macro_rules! level {
             }
 
             #[inline(always)]
+            fn sub(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: `self` proves the features.
+                unsafe { $sub(a, b) }
+            }
+
+            #[inline(always)]
             fn at_least(self, x: $vector, bound: $vector) -> $vector {
                 // SAFETY: `self` proves the features. The instruction returns its second operand if either is NaN.
                 unsafe { $max(bound, x) }
@@ -82,6 +88,12 @@ macro_rules! level {
             fn prefetch(self, at: *const f32) {
                 // SAFETY: a hint that faults on no address; part of the baseline.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
+
+            #[inline(always)]
+            fn prefetch_far(self, at: *const u8) {
+                // SAFETY: as above.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
             }
 
             #[inline(always)]
@@ -436,7 +448,7 @@ unsafe fn even_of_some_of_thirty_two(from: *const f32, which: u32) -> __m512 {
 
 level!(
     Avx2, __m256, 8 of 16, "avx2,fma,f16c" = "avx2" && "fma" && "f16c",
-    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_max_ps _mm256_min_ps _mm256_loadu_ps _mm256_storeu_ps,
+    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_sub_ps _mm256_max_ps _mm256_min_ps _mm256_loadu_ps _mm256_storeu_ps,
     _mm_loadu_si128 _mm256_cvtph_ps _mm256_cvtepu16_epi32 _mm256_mullo_epi32 _mm256_set1_epi32 _mm256_storeu_si256,
     _mm256_and_ps even_of_sixteen two_quads two_fourfold some_of_eight even_of_some_of_sixteen,
     eight_shifted_up eight_shifted_down even_of_two_eights odd_of_two_eights permuted_eight _mm_set1_epi16
@@ -444,7 +456,7 @@ level!(
 level!(
     Avx512, __m512, 16 of 32,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma" = "avx512f" && "avx512bw" && "avx512dq" && "avx512vl" && "avx2" && "fma",
-    _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_max_ps _mm512_min_ps _mm512_loadu_ps _mm512_storeu_ps,
+    _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_sub_ps _mm512_max_ps _mm512_min_ps _mm512_loadu_ps _mm512_storeu_ps,
     _mm256_loadu_si256 _mm512_cvtph_ps _mm512_cvtepu16_epi32 _mm512_mullo_epi32 _mm512_set1_epi32 _mm512_storeu_si512,
     _mm512_and_ps even_of_thirty_two four_quads four_fourfold some_of_sixteen even_of_some_of_thirty_two,
     sixteen_shifted_up sixteen_shifted_down even_of_two_sixteens odd_of_two_sixteens permuted_sixteen _mm256_set1_epi16

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, Write};
 
 use dlis_formats::{
-    Bsr, Csr, FilterCsr, Format, FormatError, Indices, Int4, Int8, Ternary, TernaryPacking, TwoFour, Values, Weight,
+    Bsr, Csr, FilterCsr, Format, FormatError, Indices, Int4, Int8, ScaledF16, Ternary, TernaryPacking, TwoFour, Values,
+    Weight,
 };
 use half::f16;
 use safetensors::tensor::TensorInfo;
@@ -107,6 +108,9 @@ pub(super) fn parts(weight: &Weight) -> Vec<Part<'_>> {
         Weight::F16(array) => plain(Elements::F16(
             array.as_slice().map_or_else(|| array.iter().copied().collect::<Vec<_>>().into(), Cow::Borrowed),
         )),
+        Weight::ScaledF16(scaled) => {
+            vec![Part::new("values", Elements::F16(scaled.values().into())), Part::f32("scales", scaled.scales())]
+        }
         Weight::Csr(csr) => vec![
             Part::u32("row_starts", csr.row_starts()),
             Part::indices("columns", csr.column_indices()),
@@ -150,7 +154,7 @@ const fn part_names(format: Format) -> &'static [&'static str] {
         }
         Format::TwoFour => &["positions", "values"],
         Format::Ternary2Bit | Format::Ternary5In8 => &["positive", "negative", "codes"],
-        Format::Int8 => &["values", "scales"],
+        Format::ScaledF16 | Format::Int8 => &["values", "scales"],
         Format::Int4 => &["packed", "scales"],
     }
 }
@@ -204,6 +208,13 @@ impl Packed {
                     },
                 };
                 Csr::new(dims, row_starts, columns, values).map(Weight::Csr)
+            }
+            Format::ScaledF16 => {
+                let values = match self.elements("values", container)? {
+                    Elements::F16(values) => values.into_owned(),
+                    other => return Err(self.other_type("values", &other, "F16")),
+                };
+                ScaledF16::new(dims, values, self.f32("scales", container)?).map(Weight::ScaledF16)
             }
             Format::Bsr1x4 | Format::Bsr4x1 | Format::Bsr8x1 | Format::Bsr16x1 => {
                 let starts = self.u32("block_row_starts", container)?;

@@ -99,7 +99,7 @@ fn folding_keeps_formats_and_quantisations() {
         let folded = crate::fold_batch_norm(read(&file(format)).unwrap().network).unwrap();
         let found = folded.weight("conv", "weight").unwrap().format();
         let expected = match format {
-            Format::DenseF16 => Format::DenseF32,
+            Format::DenseF16 => Format::ScaledF16,
             // Products of values and factors are no f16.
             Format::CsrF16 => Format::CsrF32,
             other => other,
@@ -136,6 +136,7 @@ fn broken_parts_are_refused() {
         }),
         edited(Format::Int8, |header| header["conv.weight.values"]["shape"] = json!([6, 45])),
         retype(Format::Int8, "conv.weight.values", "U8"),
+        retype(Format::ScaledF16, "conv.weight.values", "U16"),
         retype(Format::Ternary2Bit, "conv.weight.codes", "BOOL"),
         edited(Format::Int8, |header| {
             let formats = header["__metadata__"][FORMATS].as_str().unwrap().replace("int8", "csr-f16");
@@ -160,6 +161,7 @@ fn broken_parts_are_refused() {
     tensor `conv.weight.scales` is missing: int8 weights have it
     tensor `conv.weight.values`: expected one extent, found shape [6, 45]
     tensor `conv.weight.values` is of type U8, expected I8
+    tensor `conv.weight.values` is of type U16, expected F16
     tensor `conv.weight.codes` is of type BOOL, expected F32, F16, U32, U16, U8 or I8
     tensor `conv.weight.row_starts` is missing: csr-f16 weights have it
     weight `conv.weight` is missing: expected [6, 5, 3, 3]

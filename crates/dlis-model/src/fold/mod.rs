@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dlis_formats::Weight;
+use dlis_formats::{FormatError, ScaledF16, Weight};
 use ndarray::{Array1, ArrayD, Axis};
 
 use crate::{Conv2d, Graph, GraphError, Layer, Linear, Network, Op, QuantizationError, Value, WeightError};
@@ -27,6 +27,14 @@ pub enum FoldError {
         /// The weight that would not be finite.
         source: WeightError,
     },
+    /// A scale is too large for f32, or the tensor for its format.
+    #[error("batch-norm `{layer}` cannot be folded: {source}")]
+    Scale {
+        /// Name of the batch-norm.
+        layer: String,
+        /// What does not fit.
+        source: FormatError,
+    },
     /// A weight is not there or the graph is ill-formed, which no valid network leads to.
     #[error(transparent)]
     Weight(#[from] WeightError),
@@ -46,8 +54,9 @@ pub enum FoldError {
 /// be folded: it comes before its convolution, or something else (another layer, the network's result)
 /// uses what it normalises. Folding twice changes nothing.
 ///
-/// Packed weights keep their format ([`Weight::scale_rows`]), each row times `s` as f32. Dense ones, of f32 or
-/// f16, become f32, each element rounded once from f64, as are biases.
+/// Packed weights keep their format ([`Weight::scale_rows`]), each row times `s` as f32. Of dense ones, those of f16
+/// keep their values and gain `s` as scales ([`ScaledF16`]), so that they stay as small; those of f32
+/// remain f32, each element rounded once from f64, as are biases.
 ///
 /// The layer's output is now what the batch-norm's was, and so is its quantisation, if the batch-norm's output
 /// had one; else it keeps its own. All other tensors keep theirs.
@@ -144,8 +153,11 @@ impl Weights {
         };
         let weight = match weight {
             Weight::F32(weight) => scaled(weight, &scale),
-            half @ Weight::F16(_) => scaled(half.to_f32().into_owned(), &scale),
-            packed => packed.scale_rows(&scale.iter().copied().map(round).collect::<Vec<_>>()),
+            Weight::F16(halves) => {
+                let scaled = ScaledF16::from_f16(halves, rounded(&scale));
+                Weight::ScaledF16(scaled.map_err(|source| FoldError::Scale { layer: batch_norm.to_owned(), source })?)
+            }
+            packed => packed.scale_rows(&rounded(&scale)),
         };
         let bias = Weight::F32(bias.mapv(round).into_dyn());
         for (parameter, weight) in [("weight", weight), ("bias", bias)] {
@@ -167,6 +179,10 @@ impl Weights {
             None => Err(WeightError::Missing { name, expected: Vec::new() }),
         }
     }
+}
+
+fn rounded(values: &Array1<f64>) -> Vec<f32> {
+    values.iter().copied().map(round).collect()
 }
 
 /// Each filter times its factor, in place.

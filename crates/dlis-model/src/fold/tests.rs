@@ -98,7 +98,7 @@ fn chains_fold_as_far_as_they_are_read_once() {
 }
 
 #[test]
-fn folded_weights_are_f32_and_others_keep_their_format() {
+fn folded_halves_gain_a_scale_and_others_keep_their_format() {
     let mut graph = Graph::builder("half", Shape::new(3, 4, 4));
     let x = graph.conv("conv", Value::Input, 4, Window::square(3));
     let x = graph.batch_norm("bn", x);
@@ -109,8 +109,8 @@ fn folded_weights_are_f32_and_others_keep_their_format() {
     let weights = weights.into_iter().map(|(name, weight)| (name, half(weight))).collect();
     let network = fold_and_compare(Network::new(graph, weights).unwrap(), 4);
     let formats: Vec<_> = network.weights().iter().map(|(name, weight)| (name.as_str(), weight.format())).collect();
-    let (dense, half) = (Format::DenseF32, Format::DenseF16);
-    assert_eq!(formats, [("conv.bias", dense), ("conv.weight", dense), ("fc.bias", half), ("fc.weight", half)]);
+    let (dense, half, scaled) = (Format::DenseF32, Format::DenseF16, Format::ScaledF16);
+    assert_eq!(formats, [("conv.bias", dense), ("conv.weight", scaled), ("fc.bias", half), ("fc.weight", half)]);
     assert!(network.to_f32().weights().values().all(|weight| weight.format() == dense));
 }
 

@@ -2,7 +2,7 @@
 //! block of output channels is decoded to f32 in the first-level cache, and there met by as many pixels as a
 //! task has.
 //!
-//! Weights are fetched from memory in 16, 8, 4, 2 or 1.6 bits, which is what maps of few pixels are bound by;
+//! Weights are fetched from memory in 8, 4, 2 or 1.6 bits, which is what maps of few pixels are bound by;
 //! decoding is a few operations on a vector of weights that 8 pixels (or 6) and more then use. The arithmetic is
 //! that of `implicit-gemm` on the weight in dense f32, to the bit. Activations stay f32: what integers gain here
 //! is memory.
@@ -219,7 +219,7 @@ fn chunk_of<S: Simd, const ROWS: usize>(
         }
     }
     let last = chunk.terms.end == block.geometry.terms();
-    block.add::<S, ROWS, false>(simd, first, chunk.terms, chunk.weights, &mut sums);
+    block.add::<S, f32, ROWS, false>(simd, first, chunk.terms, chunk.weights, &mut sums);
     if last {
         block.store(simd, first, sums);
         return;
@@ -240,6 +240,6 @@ macro_rules! kernels {
 }
 
 pub(crate) static KERNELS: &[&dyn Kernel] = kernels!(
-    "conv2d": DenseF16 Int8 Int4 Ternary2Bit Ternary5In8 TwoFour,
-    "linear": DenseF16 Int8 Int4 Ternary2Bit Ternary5In8 TwoFour
+    "conv2d": Int8 Int4 Ternary2Bit Ternary5In8 TwoFour,
+    "linear": Int8 Int4 Ternary2Bit Ternary5In8 TwoFour
 );

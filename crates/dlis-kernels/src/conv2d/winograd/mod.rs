@@ -18,6 +18,7 @@
 //! (the conformance suite's `Tolerance::WINOGRAD` says how much is granted).
 
 mod transform;
+mod weights;
 
 use std::ops::Range;
 
@@ -25,40 +26,40 @@ use dlis_backend::{
     AlignedBytes, Disjoint, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
     PrepareError, Prepared, Scratch, Support, static_range,
 };
-use dlis_formats::Format;
+use dlis_formats::{Format, Weight};
 use dlis_hw::Hardware;
 use dlis_model::{Conv2d, Window};
+use half::slice::HalfFloatSliceExt as _;
 
 use self::transform::MOST;
+use self::weights::Weights;
 use super::tile::{COLUMNS, Geometry, Tensors, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 
 /// Bytes of transformed inputs that are computed before they are used.
 const INPUT_BYTES: usize = 2 << 20;
-/// Input channels whose weights are packed at a time.
-const PACKED: usize = 4;
-/// Bytes of a worker's sums: with the weights of a position they should stay in a second-level cache.
-const SUM_BYTES: usize = 192 << 10;
 /// How far ahead of their use weights are prefetched, in elements.
 const AHEAD: usize = 1024;
+/// Bytes of a worker's sums: with the weights of a position they should stay in a second-level cache.
+const SUM_BYTES: usize = 192 << 10;
 
-const ACCEPTS: Accepts =
-    Accepts { layouts: &[Layout::Nhwc], weight: Some(Format::DenseF32), residual: true, activation: true };
-
-/// The kernel on one SIMD level, for tiles of `TILE` outputs a side: 2 or 4.
+/// The kernel on one SIMD level, for tiles of `TILE` outputs a side: 2 or 4, of weights in one format.
 struct Winograd<S, const TILE: usize> {
     id: KernelId,
+    format: Format,
     level: std::marker::PhantomData<S>,
 }
 
 impl<S: Simd, const TILE: usize> Winograd<S, TILE> {
-    const fn new() -> Self {
+    const fn new(format: Format) -> Self {
         let algorithm = if TILE == 2 { "winograd-2x2" } else { "winograd-4x4" };
-        Self {
-            id: KernelId::new("conv2d", "f32", "dense", algorithm, S::LEVEL.name()),
-            level: std::marker::PhantomData,
-        }
+        let id = KernelId::new("conv2d", "f32", accepts::format_name(format), algorithm, S::LEVEL.name());
+        Self { id, format, level: std::marker::PhantomData }
+    }
+
+    fn accepts(&self) -> Accepts {
+        Accepts { layouts: &[Layout::Nhwc], weight: Some(self.format), residual: true, activation: true }
     }
 }
 
@@ -78,7 +79,7 @@ impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
         };
         Support::when(suits(&conv), "it convolves ungrouped with 3x3 windows of stride and dilation 1")
             .and(|| Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level"))
-            .and(|| ACCEPTS.check(op))
+            .and(|| self.accepts().check(op))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -92,33 +93,28 @@ impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
         let (Some(simd), Operation::Conv2d(conv), true) = (S::new(hw), op.operation, support.is_yes()) else {
             return Err(accepts::unsupported(self, op, support));
         };
-        let source = accepts::dense_f32(self, weights, &conv.weight_dims())?;
-        let values = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
+        let dims = conv.weight_dims();
+        let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
         let geometry = Geometry::new(conv, op.inputs[0], op.output, op.epilogue);
-        let block = COLUMNS * S::LANES;
-        let depth = conv.in_channels;
-        let columns = geometry.columns::<S>();
-        let mut packed = AlignedBytes::zeroed(columns * positions(TILE) * depth * block * size_of::<f32>());
-        let mut bias = AlignedBytes::zeroed(columns * block * size_of::<f32>());
-        for (column, to) in packed.f32_mut().chunks_exact_mut(positions(TILE) * depth * block).enumerate() {
-            let outs = column * block..conv.out_channels.min((column + 1) * block);
-            // Few channels of all outputs at a time, so that what is written to again and again is in a cache.
-            for channels in (0..depth).step_by(PACKED).map(|first| first..depth.min(first + PACKED)) {
-                for (lane, out) in outs.clone().enumerate() {
-                    for channel in channels.clone() {
-                        let taps = &source[(out * depth + channel) * 9..][..9];
-                        for (position, value) in transformed::<TILE>(taps).into_iter().flatten().enumerate() {
-                            to[(position * depth + channel) * block + lane] = value;
-                        }
-                    }
-                }
+        let mut finish =
+            [(); 2].map(|()| AlignedBytes::zeroed(geometry.columns::<S>() * COLUMNS * S::LANES * size_of::<f32>()));
+        let [scale, shift] = &mut finish;
+        shift.f32_mut()[..bias.f32().len()].copy_from_slice(bias.f32());
+        let scale = &mut scale.f32_mut()[..conv.out_channels];
+        let weights = match accepts::weight(self, weights, self.format, &dims)? {
+            Weight::ScaledF16(weight) => {
+                scale.copy_from_slice(weight.scales());
+                Weights::taps::<S>(&conv, weight.values().reinterpret_cast())
             }
-            if conv.bias {
-                bias.f32_mut()[column * block..][..outs.len()].copy_from_slice(&values.f32()[outs]);
+            _ => {
+                scale.fill(1.0);
+                Weights::positions::<S, TILE>(&conv, &accepts::dense_f32(self, weights, &dims)?)
             }
-        }
+        };
+        let denominator = transform::denominator(TILE);
+        scale.iter_mut().for_each(|scale| *scale /= denominator * denominator);
         let tiles = [op.output.height.div_ceil(TILE), op.output.width.div_ceil(TILE)];
-        Ok(Box::new(PreparedWinograd::<S, TILE> { simd, geometry, tiles, weights: packed, bias }))
+        Ok(Box::new(PreparedWinograd::<S, TILE> { simd, geometry, tiles, weights, finish }))
     }
 }
 
@@ -127,30 +123,14 @@ const fn positions(tile: usize) -> usize {
     (tile + 2) * (tile + 2)
 }
 
-/// The transformed weight, `G w G^T`, rounded once.
-fn transformed<const TILE: usize>(taps: &[f32]) -> impl IntoIterator<Item = impl IntoIterator<Item = f32>> {
-    let g = transform::weight(TILE);
-    g.iter().map(move |row| {
-        let mut half = [0.0; 3];
-        for (of_row, factor) in taps.chunks_exact(3).zip(row) {
-            for (half, &tap) in half.iter_mut().zip(of_row) {
-                *half += factor * f64::from(tap);
-            }
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
-        g.iter().map(move |row| (half[0] * row[0] + half[1] * row[1] + half[2] * row[2]) as f32)
-    })
-}
-
 struct PreparedWinograd<S, const TILE: usize> {
     simd: S,
     geometry: Geometry,
     /// Tiles of an image, along both axes.
     tiles: [usize; 2],
-    /// `[block of output channels][position][input channel][channel of the block]`; channels beyond the last are zero.
-    weights: AlignedBytes,
-    /// `[block][channel of the block]`.
-    bias: AlignedBytes,
+    weights: Weights,
+    /// What sums are multiplied by, and what is added: `[block][channel of the block]`.
+    finish: [AlignedBytes; 2],
 }
 
 impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
@@ -173,6 +153,15 @@ impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
         (INPUT_BYTES / of_tile).next_multiple_of(rows_of::<S>()).max(rows_of::<S>()).min(self.tiles())
     }
 
+    /// Floats of a worker: sums, and weights that are transformed as they are read.
+    fn worker_len(&self) -> usize {
+        self.sums_len() + self.weights.scratch_len::<S, TILE>(self.geometry.depth())
+    }
+
+    fn sums_len(&self) -> usize {
+        self.most_tiles() * Self::POSITIONS * Self::BLOCK
+    }
+
     /// Most tiles of a task.
     fn most_tiles(&self) -> usize {
         let of_tile = Self::POSITIONS * Self::BLOCK * size_of::<f32>();
@@ -183,9 +172,9 @@ impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
 impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
     fn footprint(&self, _threads: usize) -> Footprint {
         Footprint {
-            weight_bytes: self.weights.allocated() + self.bias.allocated() + self.geometry.bytes(),
+            weight_bytes: self.weights.bytes() + 2 * self.finish[0].allocated() + self.geometry.bytes(),
             scratch_bytes: self.together() * Self::POSITIONS * self.depth() * size_of::<f32>(),
-            worker_scratch_bytes: self.most_tiles() * Self::POSITIONS * Self::BLOCK * size_of::<f32>(),
+            worker_scratch_bytes: self.worker_len() * size_of::<f32>(),
         }
     }
 
@@ -195,7 +184,7 @@ impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
         let (shared, worker_len, workers) = scratch.f32();
         let together = self.together();
         let shared = &mut shared[..together * Self::POSITIONS * self.depth()];
-        assert!(worker_len >= self.most_tiles() * Self::POSITIONS * Self::BLOCK, "scratch of the operation");
+        assert!(worker_len >= self.worker_len(), "scratch of the operation");
         let workers = Disjoint::new(workers);
         let columns = geometry.columns::<S>();
         let mut first = 0;
@@ -216,13 +205,13 @@ impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
             let runs = tiles.len().div_ceil(self.most_tiles()).max(wanted).min(most);
             parallel.for_each(columns * runs, |worker, tasks| {
                 // SAFETY: no two calls with the same worker overlap in time, and every worker has its own part.
-                let sums = unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
+                let scratch = unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
                 for task in tasks {
                     let (column, run) = (task / runs, task % runs);
                     let some = static_range(tiles.len(), runs, run);
                     let (prepared, tensors) = (self, &tensors);
-                    let sums = &mut *sums;
-                    self.simd.vectorize(Column { prepared, tensors, places, tiles: tiles.clone(), some, column, sums });
+                    let (tiles, scratch) = (tiles.clone(), &mut *scratch);
+                    self.simd.vectorize(Column { prepared, tensors, places, tiles, some, column, scratch });
                 }
             });
         }
@@ -329,8 +318,8 @@ struct Column<'a, S, const TILE: usize> {
     /// Counted from the first of `tiles`.
     some: Range<usize>,
     column: usize,
-    /// `[position][tile of the run][channel of the block]`.
-    sums: &'a mut [f32],
+    /// Sums, `[position][tile of the run][channel of the block]`, then transformed weights.
+    scratch: &'a mut [f32],
 }
 
 impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
@@ -338,21 +327,26 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { prepared, tensors, places, tiles, some, column, sums } = self;
+        let Self { prepared, tensors, places, tiles, some, column, scratch } = self;
         let (depth, padded) = (prepared.geometry.depth(), prepared.depth());
         let block = COLUMNS * S::LANES;
         let stride = places.len() / positions(TILE);
-        let of_column = positions(TILE) * depth * block;
-        let weights = &prepared.weights.f32()[column * of_column..][..of_column];
+        let (sums, scratch) = scratch.split_at_mut(prepared.sums_len());
         let rows = rows_of::<S>();
-        for (position, weights) in weights.chunks_exact(depth * block).enumerate() {
-            for begin in some.clone().step_by(rows) {
-                let from = &places[position * stride + begin * padded..];
-                let to = &mut sums[(position * some.len() + begin - some.start) * block..];
-                with_rows!((some.end - begin).min(rows), product::<S, _>(simd, from, padded, depth, weights, to));
+        for first in (0..depth).step_by(prepared.weights.together::<S, TILE>(depth)) {
+            let count = prepared.weights.together::<S, TILE>(depth).min(depth - first);
+            let weights = prepared.weights.of::<S, TILE>(simd, (column, depth), (first, count), &mut *scratch);
+            for position in 0..positions(TILE) {
+                let (weights, next) = weights.of::<TILE>(position, count * block);
+                for begin in some.clone().step_by(rows) {
+                    let from = &places[position * stride + begin * padded + first..];
+                    let to = &mut sums[(position * some.len() + begin - some.start) * block..];
+                    let (of_tile, rows) = ((padded, first > 0), (some.end - begin).min(rows));
+                    with_rows!(rows, product::<S, _>(simd, from, of_tile, (weights, next), to));
+                }
             }
         }
-        let bias = &prepared.bias.f32()[column * block..][..block];
+        let finish = [0, 1].map(|which| &prepared.finish[which].f32()[column * block..][..block]);
         for tile in some.clone() {
             let of_tile = &sums[(tile - some.start) * block..];
             outputs::<S, P, TILE>(
@@ -360,7 +354,7 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
                 prepared,
                 tensors,
                 (tiles.start + tile, column),
-                bias,
+                finish,
                 of_tile,
                 some.len() * block,
             );
@@ -369,25 +363,35 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
 }
 
 /// One position of `ROWS` tiles: their inputs, `padded` elements from one tile to the next, times the position's
-/// weights, a block for each of `depth` channels.
+/// weights, a block for each channel; with `more`, added to the sums that there are. Meanwhile
+/// `next` is fetched into the second-level cache.
 #[inline(always)]
 fn product<S: Simd, const ROWS: usize>(
     simd: S,
     inputs: &[f32],
-    padded: usize,
-    depth: usize,
-    weights: &[f32],
+    (padded, more): (usize, bool),
+    (weights, next): (&[f32], &[u16]),
     to: &mut [f32],
 ) {
     let block = COLUMNS * S::LANES;
+    let depth = weights.len() / block;
     assert!(inputs.len() >= (ROWS - 1) * padded + depth, "inputs of every tile");
-    assert!(weights.len() >= depth * block && to.len() >= ROWS * block, "weights and sums of the block");
+    assert!(to.len() >= ROWS * block, "sums of the block");
     let mut rows = [inputs.as_ptr(); ROWS];
     for (row, at) in rows.iter_mut().enumerate() {
         *at = inputs[row * padded..].as_ptr();
     }
     let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
+    if more {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: checked above.
+                *sum = unsafe { simd.load(to.as_ptr().add(row * block + v * S::LANES)) };
+            }
+        }
+    }
     let mut weight = weights.as_ptr();
+    let (mut ahead, step) = (next.as_ptr(), next.len().div_ceil(depth));
     for channel in 0..depth {
         // SAFETY: checked above: `depth` elements a row, a block of weights a channel.
         unsafe {
@@ -404,6 +408,8 @@ fn product<S: Simd, const ROWS: usize>(
             }
             weight = weight.add(block);
         }
+        simd.prefetch_far(ahead.cast());
+        ahead = ahead.wrapping_add(step);
     }
     for (row, sums) in sums.iter().enumerate() {
         for (v, &sum) in sums.iter().enumerate() {
@@ -421,14 +427,17 @@ fn outputs<S: Simd, P: Simd, const TILE: usize>(
     prepared: &PreparedWinograd<P, TILE>,
     tensors: &Tensors<'_>,
     (tile, column): (usize, usize),
-    bias: &[f32],
+    [scale, bias]: [&[f32]; 2],
     sums: &[f32],
     stride: usize,
 ) {
     let PreparedWinograd { geometry, tiles: [down, across], .. } = prepared;
     let side = TILE + 2;
     let block = COLUMNS * S::LANES;
-    assert!(bias.len() >= block && sums.len() >= (positions(TILE) - 1) * stride + block, "sums of every position");
+    assert!(
+        scale.len() >= block && bias.len() >= block && sums.len() >= (positions(TILE) - 1) * stride + block,
+        "sums of every position"
+    );
     let mut results = [[[simd.splat(0.0); COLUMNS]; MOST]; MOST];
     for vector in 0..COLUMNS {
         let mut half = [[simd.splat(0.0); MOST]; MOST];
@@ -445,10 +454,12 @@ fn outputs<S: Simd, P: Simd, const TILE: usize>(
         }
         // SAFETY: checked above.
         let bias = unsafe { simd.load(bias.as_ptr().add(vector * S::LANES)) };
+        // SAFETY: checked above.
+        let scale = unsafe { simd.load(scale.as_ptr().add(vector * S::LANES)) };
         for (results, &half) in results.iter_mut().zip(&half).take(TILE) {
             let row = transform::result::<S, TILE>(simd, half);
             for (result, &value) in results.iter_mut().zip(&row).take(TILE) {
-                result[vector] = simd.add(value, bias);
+                result[vector] = simd.mul_add(value, scale, bias);
             }
         }
     }
@@ -464,4 +475,9 @@ fn outputs<S: Simd, P: Simd, const TILE: usize>(
     }
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(Winograd<4>(), Winograd<2>());
+pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(
+    Winograd<4>(Format::DenseF32),
+    Winograd<2>(Format::DenseF32),
+    Winograd<4>(Format::ScaledF16),
+    Winograd<2>(Format::ScaledF16)
+);

@@ -3,17 +3,15 @@
 //!
 //! `TILE` neighbouring outputs of a filter of three taps are made of `TILE + 2` inputs; `TILE` is 2 or 4. Arrays have
 //! room for the larger: the elements beyond are not used.
+//!
+//! The paper's `G` has fractions. Here its rows are multiplied by what makes them whole numbers, of which sums and
+//! differences are enough, and the columns of `A^T` divided by the same, times their common [`denominator`], by which
+//! whoever has the outputs divides.
 
 use crate::simd::Simd;
 
 /// Inputs of the largest tile.
 pub(super) const MOST: usize = 6;
-
-/// `a - b`.
-#[inline(always)]
-fn sub<S: Simd>(simd: S, a: S::Vector, b: S::Vector) -> S::Vector {
-    simd.mul_add(simd.splat(-1.0), b, a)
-}
 
 /// `a + factor * b`.
 #[inline(always)]
@@ -26,34 +24,41 @@ fn plus<S: Simd>(simd: S, a: S::Vector, factor: f32, b: S::Vector) -> S::Vector 
 pub(super) fn data<S: Simd, const TILE: usize>(simd: S, x: [S::Vector; MOST]) -> [S::Vector; MOST] {
     let [x0, x1, x2, x3, x4, x5] = x;
     if TILE == 2 {
-        return [sub(simd, x0, x2), simd.add(x1, x2), sub(simd, x2, x1), sub(simd, x1, x3), x4, x5];
+        return [simd.sub(x0, x2), simd.add(x1, x2), simd.sub(x2, x1), simd.sub(x1, x3), x4, x5];
     }
     let (even, odd) = (plus(simd, x4, -4.0, x2), plus(simd, x3, -4.0, x1));
-    let (near, far) = (sub(simd, x4, x2), sub(simd, x3, x1));
+    let (near, far) = (simd.sub(x4, x2), simd.sub(x3, x1));
     [
         plus(simd, plus(simd, x4, -5.0, x2), 4.0, x0),
         simd.add(even, odd),
-        sub(simd, even, odd),
+        simd.sub(even, odd),
         plus(simd, near, 2.0, far),
         plus(simd, near, -2.0, far),
         plus(simd, plus(simd, x5, -5.0, x3), 4.0, x1),
     ]
 }
 
-/// Of sums of products: `A^T m`, whose first `TILE` elements are the outputs.
+/// What outputs are too large by, in each dimension.
+pub(super) const fn denominator(tile: usize) -> f32 {
+    if tile == 2 { 2.0 } else { 24.0 }
+}
+
+/// Of sums of products: `A^T m`, whose first `TILE` elements are the outputs times [`denominator`].
 #[inline(always)]
 pub(super) fn result<S: Simd, const TILE: usize>(simd: S, m: [S::Vector; MOST]) -> [S::Vector; MOST] {
     let [m0, m1, m2, m3, m4, m5] = m;
-    let (sum, difference) = (simd.add(m1, m2), sub(simd, m1, m2));
+    let (sum, difference) = (simd.add(m1, m2), simd.sub(m1, m2));
     if TILE == 2 {
-        return [simd.add(m0, sum), sub(simd, difference, m3), m2, m3, m4, m5];
+        return [plus(simd, sum, 2.0, m0), plus(simd, difference, -2.0, m3), m2, m3, m4, m5];
     }
-    let (outer, outer_difference) = (simd.add(m3, m4), sub(simd, m3, m4));
+    let (outer, outer_difference) = (simd.add(m3, m4), simd.sub(m3, m4));
+    let zero = simd.splat(0.0);
+    let (near, near_difference) = (plus(simd, zero, -4.0, sum), plus(simd, zero, -4.0, difference));
     [
-        simd.add(m0, simd.add(sum, outer)),
-        plus(simd, difference, 2.0, outer_difference),
-        plus(simd, sum, 4.0, outer),
-        simd.add(m5, plus(simd, difference, 8.0, outer_difference)),
+        plus(simd, simd.add(near, outer), 6.0, m0),
+        plus(simd, near_difference, 2.0, outer_difference),
+        plus(simd, near, 4.0, outer),
+        plus(simd, plus(simd, near_difference, 8.0, outer_difference), 24.0, m5),
         m4,
         m5,
     ]
@@ -61,16 +66,23 @@ pub(super) fn result<S: Simd, const TILE: usize>(simd: S, m: [S::Vector; MOST]) 
 
 /// Of weights: `G`, a row for each of the `tile + 2` positions.
 pub(super) fn weight(tile: usize) -> &'static [[f64; 3]] {
-    const SMALL: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-    const LARGE: [[f64; 3]; 6] = [
-        [1.0 / 4.0, 0.0, 0.0],
-        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-        [0.0, 0.0, 1.0],
-    ];
+    const SMALL: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 1.0]];
+    const LARGE: [[f64; 3]; 6] =
+        [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 2.0, 4.0], [1.0, -2.0, 4.0], [0.0, 0.0, 1.0]];
     if tile == 2 { &SMALL } else { &LARGE }
+}
+
+/// The same of vectors: `G g`.
+#[inline(always)]
+pub(super) fn weights<S: Simd, const TILE: usize>(simd: S, g: [S::Vector; 3]) -> [S::Vector; MOST] {
+    let [g0, g1, g2] = g;
+    let outer = simd.add(g0, g2);
+    let (sum, difference) = (simd.add(outer, g1), simd.sub(outer, g1));
+    if TILE == 2 {
+        return [g0, sum, difference, g2, g2, g2];
+    }
+    let (far, twice) = (plus(simd, g0, 4.0, g2), simd.add(g1, g1));
+    [g0, sum, difference, simd.add(far, twice), simd.sub(far, twice), g2]
 }
 
 #[cfg(test)]
@@ -87,10 +99,13 @@ mod tests {
         let mut x = [simd.splat(0.0); MOST];
         x.iter_mut().zip(&inputs).for_each(|(x, &input)| *x = simd.splat(input));
         let mut products = data::<_, TILE>(simd, x);
-        for (product, row) in products.iter_mut().zip(weight(TILE)) {
+        #[expect(clippy::cast_possible_truncation, reason = "small whole numbers")]
+        let of_vectors = weights::<_, TILE>(simd, taps.map(|tap| simd.splat(tap as f32)));
+        for ((product, row), of_vectors) in products.iter_mut().zip(weight(TILE)).zip(of_vectors) {
             let tap: f64 = row.iter().zip(taps).map(|(factor, tap)| factor * tap).sum();
-            #[expect(clippy::cast_possible_truncation, reason = "small halves and quarters")]
+            #[expect(clippy::cast_possible_truncation, reason = "small whole numbers")]
             let tap = simd.splat(tap as f32);
+            assert_eq!(tap, of_vectors);
             *product = simd.mul_add(*product, tap, simd.splat(0.0));
         }
         let outputs = result::<_, TILE>(simd, products);
@@ -98,6 +113,7 @@ mod tests {
             let mut found = vec![0.0; Portable::LANES];
             // SAFETY: the vector has room.
             unsafe { simd.store(found.as_mut_ptr(), output) };
+            found[0] /= denominator(TILE);
             let expected: f64 = (0..3).map(|tap| taps[tap] * f64::from(inputs[at + tap])).sum();
             assert!((f64::from(found[0]) - expected).abs() < 1e-4, "{TILE}: output {at}: {} {expected}", found[0]);
         }
