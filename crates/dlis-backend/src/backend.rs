@@ -41,6 +41,14 @@ pub enum CompileError {
         /// Steps of the head.
         steps: usize,
     },
+    /// The program runs shares of the batch side by side, and the backend has no such programs.
+    #[error("backend `{backend}` runs the whole batch at once, and the program has {shares} shares of it")]
+    Shares {
+        /// The backend.
+        backend: String,
+        /// Shares of the batch.
+        shares: usize,
+    },
     /// There is not enough memory for activations and scratch.
     #[error("{bytes} bytes of activations and scratch cannot be had: use a smaller batch or network")]
     Memory {
@@ -120,7 +128,8 @@ pub struct Durations {
 /// The time that one step took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepTrace {
-    /// Index of the step in the program. A step of its [`Head`](crate::Head) comes once for every slice.
+    /// Index of the step in the program. A step of its [`Head`](crate::Head) comes once for every slice; of several
+    /// shares of the batch, which run side by side, those of the first are told.
     pub step: usize,
     /// Start, from the start of the run.
     pub start_ns: u64,
@@ -209,9 +218,10 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Its kernels, in the order in which they are listed to users.
     fn kernels(&self) -> &[&'static dyn Kernel];
 
-    /// Whether its executables run a program's [`Head`](crate::Head) a slice of the batch at a time: worth it where
-    /// caches hold the tensors of a few images, and not those of the whole batch.
-    fn runs_heads(&self) -> bool {
+    /// Whether its executables run a program's [`Head`](crate::Head) a slice of the batch at a time, and
+    /// [shares](Program::shares) of the batch side by side: worth it where caches hold the tensors of a few images, and
+    /// not those of the whole batch.
+    fn divides_batches(&self) -> bool {
         false
     }
 

@@ -1,16 +1,16 @@
 //! The backend, and the executable, of every system that runs on host threads.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use dlis_hw::Hardware;
 
 use crate::arena::AlignedBytes;
 use crate::backend::{Backend, CompileError, Executable, ExecuteError, Residency, StepTrace};
-use crate::executor::{Executor, Schedule};
+use crate::executor::{Executor, Schedule, Serial};
 use crate::kernel::{Footprint, Io, Kernel, OpWeights, OwnedWeights, Prepared, Scratch};
-use crate::parallel::Parallel;
+use crate::parallel::{Disjoint, Parallel};
 use crate::program::Program;
 
 /// A backend of kernels on an executor: all that a CPU system has to provide.
@@ -68,7 +68,7 @@ impl Backend for HostBackend {
         self.kernels
     }
 
-    fn runs_heads(&self) -> bool {
+    fn divides_batches(&self) -> bool {
         true
     }
 
@@ -85,16 +85,61 @@ impl Backend for HostBackend {
     }
 }
 
-/// A program's prepared operations, its arena and scratch, and the executor they run on.
+/// A program's prepared operations, arena and scratch for each share of the batch, and the executor they run on.
 pub struct HostExecutable {
-    program: Program,
-    prepared: Vec<Box<dyn Prepared>>,
+    steps: Steps,
     footprints: Vec<Footprint>,
     executor: Arc<dyn Executor>,
     schedule: Schedule,
+    memory: Vec<Memory>,
+}
+
+/// What a share of the batch needs to itself.
+struct Memory {
     arena: AlignedBytes,
     shared: AlignedBytes,
     workers: AlignedBytes,
+}
+
+/// A program and its prepared operations.
+struct Steps {
+    program: Program,
+    prepared: Vec<Box<dyn Prepared>>,
+}
+
+impl Steps {
+    /// Runs a share of the batch, which is all of it if there is but one.
+    fn run(
+        &self,
+        memory: &mut Memory,
+        input: &[f32],
+        output: &mut [f32],
+        parallel: Parallel<'_>,
+        mut observe: Option<&mut dyn FnMut(StepTrace)>,
+    ) {
+        let program = &self.program;
+        let place = |slot: crate::program::Slot| slot.offset..slot.offset + slot.spec.bytes();
+        let arena = memory.arena.as_mut_slice();
+        arena[place(program.slots[program.input.0])].copy_from_slice(bytemuck::cast_slice(input));
+        let start = Instant::now();
+        let mut begun = 0;
+        for (index, slice) in program.order() {
+            let (step, prepared) = (&program.steps[index], &self.prepared[index]);
+            let span = tracing::trace_span!("step", layer = step.layer, kernel = %step.kernel).entered();
+            let mut io = Io::in_arena(arena, &program.slots, step, slice);
+            let (shared, workers) = (memory.shared.as_mut_slice(), memory.workers.as_mut_slice());
+            let mut scratch = Scratch::new(shared, workers, parallel.threads());
+            prepared.run(&mut io, &mut scratch, parallel);
+            drop(span);
+            if let Some(observe) = &mut observe {
+                let now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                observe(StepTrace { step: index, start_ns: begun, duration_ns: now - begun });
+                begun = now;
+            }
+        }
+        let result = &arena[place(program.slots[program.output.0])];
+        output.copy_from_slice(bytemuck::cast_slice(result));
+    }
 }
 
 impl HostExecutable {
@@ -119,58 +164,66 @@ impl HostExecutable {
             let error = |source| CompileError::Prepare { layer: step.layer.clone(), source };
             prepared.push(kernel.prepare_checked(&step.op, borrow(&weights), hw).map_err(error)?);
         }
-        let threads = executor.threads().get();
+        let threads = if program.shares > 1 { 1 } else { executor.threads().get() };
         let footprints: Vec<Footprint> = prepared.iter().map(|prepared| prepared.footprint(threads)).collect();
         // Steps run one after another, so they share the scratch of the greediest.
         let most = |of: fn(&Footprint) -> usize| footprints.iter().map(of).max().unwrap_or(0);
+        let shared = AlignedBytes::round_up(most(|footprint| footprint.scratch_bytes));
         let worker = AlignedBytes::round_up(most(|footprint| footprint.worker_scratch_bytes));
         let allocate = |bytes| AlignedBytes::try_zeroed(bytes).ok_or(CompileError::Memory { bytes });
-        Ok(Self {
-            arena: allocate(program.arena_bytes)?,
-            shared: allocate(AlignedBytes::round_up(most(|footprint| footprint.scratch_bytes)))?,
-            workers: allocate(worker.saturating_mul(threads))?,
-            program: program.clone(),
-            prepared,
-            footprints,
-            executor: Arc::clone(executor),
-            schedule: *schedule,
-        })
+        let of_share = || {
+            Ok(Memory {
+                arena: allocate(program.arena_bytes)?,
+                shared: allocate(shared)?,
+                workers: allocate(worker.saturating_mul(threads))?,
+            })
+        };
+        let memory = (0..program.shares).map(|_| of_share()).collect::<Result<_, CompileError>>()?;
+        let steps = Steps { program: program.clone(), prepared };
+        Ok(Self { steps, footprints, executor: Arc::clone(executor), schedule: *schedule, memory })
     }
 
     fn execute(
         &mut self,
         input: &[f32],
         output: &mut [f32],
-        mut observe: Option<&mut dyn FnMut(StepTrace)>,
+        observe: Option<&mut dyn FnMut(StepTrace)>,
     ) -> Result<(), ExecuteError> {
-        let program = &self.program;
+        let Self { steps, executor, schedule, memory, .. } = self;
+        let program = &steps.program;
         let check = |what, expected: usize, found: usize| {
             if expected == found { Ok(()) } else { Err(ExecuteError::Size { what, expected, found }) }
         };
         check("input", program.input_spec().elements(), input.len())?;
         check("output", program.output_spec().elements(), output.len())?;
-        let place = |slot: crate::program::Slot| slot.offset..slot.offset + slot.spec.bytes();
-        let arena = self.arena.as_mut_slice();
-        arena[place(program.slots[program.input.0])].copy_from_slice(bytemuck::cast_slice(input));
-        let parallel = Parallel::new(&*self.executor, self.schedule);
-        let start = Instant::now();
-        let mut begun = 0;
-        for (index, slice) in program.order() {
-            let (step, prepared) = (&program.steps[index], &self.prepared[index]);
-            let span = tracing::trace_span!("step", layer = step.layer, kernel = %step.kernel).entered();
-            let mut io = Io::in_arena(arena, &program.slots, step, slice);
-            let threads = self.executor.threads().get();
-            let mut scratch = Scratch::new(self.shared.as_mut_slice(), self.workers.as_mut_slice(), threads);
-            prepared.run(&mut io, &mut scratch, parallel);
-            drop(span);
-            if let Some(observe) = &mut observe {
-                let now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                observe(StepTrace { step: index, start_ns: begun, duration_ns: now - begun });
-                begun = now;
-            }
+        let parallel = Parallel::new(&**executor, *schedule);
+        if let [memory] = &mut memory[..] {
+            steps.run(memory, input, output, parallel, observe);
+            return Ok(());
         }
-        let result = &arena[place(program.slots[program.output.0])];
-        output.copy_from_slice(bytemuck::cast_slice(result));
+        let [input_len, output_len] = [program.input, program.output].map(|id| program.slots[id.0].spec.elements());
+        let (memory, output) = (Disjoint::new(memory), Disjoint::new(output));
+        // Observers are of this thread, so that the first share's steps are noted, and told in the end.
+        let noted = observe.is_some().then(|| Mutex::new(Vec::with_capacity(program.order().count())));
+        parallel.for_each(memory.len(), |_, shares| {
+            for share in shares {
+                // SAFETY: the executor passes every share once, and each has its own memory and its own results.
+                let (memory, output) = unsafe {
+                    (memory.slice(share..share + 1), output.slice(share * output_len..(share + 1) * output_len))
+                };
+                let input = &input[share * input_len..][..input_len];
+                let alone = Parallel::new(&Serial, *schedule);
+                match noted.as_ref().filter(|_| share == 0).map(Mutex::lock) {
+                    Some(Ok(mut noted)) => {
+                        steps.run(&mut memory[0], input, output, alone, Some(&mut |trace| noted.push(trace)));
+                    }
+                    _ => steps.run(&mut memory[0], input, output, alone, None),
+                }
+            }
+        });
+        if let (Some(observe), Some(noted)) = (observe, noted) {
+            noted.into_inner().unwrap_or_default().into_iter().for_each(observe);
+        }
         Ok(())
     }
 }
@@ -192,8 +245,12 @@ impl Executable for HostExecutable {
     fn residency(&self) -> Residency {
         Residency {
             weight_bytes: self.footprints.iter().map(|footprint| footprint.weight_bytes).sum(),
-            activation_bytes: self.arena.allocated(),
-            scratch_bytes: self.shared.allocated() + self.workers.allocated(),
+            activation_bytes: self.memory.iter().map(|memory| memory.arena.allocated()).sum(),
+            scratch_bytes: self
+                .memory
+                .iter()
+                .map(|memory| memory.shared.allocated() + memory.workers.allocated())
+                .sum(),
         }
     }
 
@@ -205,8 +262,9 @@ impl Executable for HostExecutable {
 impl fmt::Debug for HostExecutable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostExecutable")
-            .field("program", &self.program.name)
-            .field("steps", &self.program.steps.len())
+            .field("program", &self.steps.program.name)
+            .field("steps", &self.steps.program.steps.len())
+            .field("shares", &self.memory.len())
             .field("executor", &self.executor)
             .field("schedule", &self.schedule)
             .finish_non_exhaustive()

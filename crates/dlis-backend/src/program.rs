@@ -84,6 +84,8 @@ pub struct Step {
 }
 
 /// A network as a backend executes it.
+///
+/// Where there are several [`shares`](Self::shares) of the batch, all of this is about one: slots, steps, head and arena.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// The network's name.
@@ -94,11 +96,15 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// Those of them that run a slice of the batch at a time.
     pub head: Head,
+    /// Into how many equal shares the batch is divided, which run side by side, each on one worker and in an arena of its
+    /// own: workers never wait for each other but at the end, and what a step makes is in the cache of the one that takes
+    /// it. 1 if all workers share every step.
+    pub shares: usize,
     /// The network's input, NCHW.
     pub input: SlotId,
     /// The network's result.
     pub output: SlotId,
-    /// Bytes of the arena.
+    /// Bytes of an arena.
     pub arena_bytes: usize,
 }
 
@@ -128,6 +134,9 @@ impl Program {
         if slices == 0 || in_head > self.steps.len() {
             return Err(error(0, "its head has no slices, or more steps than there are"));
         }
+        if self.shares == 0 {
+            return Err(error(0, "it has no shares of the batch"));
+        }
         for slot in &self.slots {
             let aligned = [slot.offset, slot.slice_bytes].iter().all(|at| at.is_multiple_of(AlignedBytes::ALIGNMENT));
             if !aligned || slot.end(slices).is_none_or(|end| end > self.arena_bytes) {
@@ -146,6 +155,9 @@ impl Program {
         }
         if [self.input, self.output].iter().any(|id| self.slots[id.0].slice_bytes != 0) {
             return Err(error(0, "the input or output of the program is a slice of the batch"));
+        }
+        if [self.input, self.output].iter().any(|&id| self.whole(id).and_then(|spec| spec.checked_bytes()).is_none()) {
+            return Err(error(0, "the input or output of all shares is larger than memory can be"));
         }
         for (index, step) in self.steps.iter().enumerate() {
             let of_whole_batch = |slot: &Slot| index < in_head || slot.slice_bytes == 0;
@@ -176,17 +188,23 @@ impl Program {
         Ok(())
     }
 
-    /// Extents of the input.
+    /// A tensor of the whole batch, given that of a share; `None` if it has more images than there can be.
+    fn whole(&self, id: SlotId) -> Option<TensorSpec> {
+        let spec = self.slots[id.0].spec;
+        Some(TensorSpec { batch: spec.batch.checked_mul(self.shares)?, ..spec })
+    }
+
+    /// Extents of the input, of the whole batch.
     pub fn input_spec(&self) -> TensorSpec {
-        self.slots[self.input.0].spec
+        self.whole(self.input).unwrap_or(self.slots[self.input.0].spec)
     }
 
-    /// Extents of the result.
+    /// Extents of the result, of the whole batch.
     pub fn output_spec(&self) -> TensorSpec {
-        self.slots[self.output.0].spec
+        self.whole(self.output).unwrap_or(self.slots[self.output.0].spec)
     }
 
-    /// The steps in the order in which they run, each with the slice that it runs on: those of the [`head`](Self::head)
+    /// The steps of a share in the order in which they run, each with the slice that it runs on: those of the [`head`](Self::head)
     /// once for every slice, then the others.
     pub fn order(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let (Head { steps: in_head, slices }, steps) = (self.head, self.steps.len());
@@ -194,9 +212,9 @@ impl Program {
         head.chain((in_head..steps).map(|step| (step, 0)))
     }
 
-    /// How often a step runs: once for every slice, or once.
+    /// How often a step runs: once for every slice, or once, of every share.
     pub fn runs_of(&self, step: usize) -> usize {
-        if step < self.head.steps { self.head.slices } else { 1 }
+        self.shares * if step < self.head.steps { self.head.slices } else { 1 }
     }
 
     /// Names the arithmetic (operations, wiring and kernels; the batch and its slices left out): two programs with the
@@ -248,7 +266,8 @@ mod tests {
             Step { layer: "relu".into(), op, kernel, inputs: vec![SlotId(0)], residual: None, output: SlotId(1) };
         let slots = vec![Slot::new(spec, 0), Slot::new(spec, 64)];
         let (input, output) = (SlotId(0), SlotId(1));
-        Program { name: "net".into(), slots, steps: vec![step], head: Head::NONE, input, output, arena_bytes: 128 }
+        let (name, steps, head) = ("net".into(), vec![step], Head::NONE);
+        Program { name, slots, steps, head, shares: 1, input, output, arena_bytes: 128 }
     }
 
     fn refused(change: fn(&mut Program)) -> String {
@@ -274,6 +293,16 @@ mod tests {
         assert!(refused(|p| p.steps[0].op.output.dtype = DType::U8).contains("element type"));
         assert!(refused(|p| p.head.slices = 0).contains("no slices"));
         assert!(refused(|p| p.head.steps = 2).contains("more steps"));
+        assert!(refused(|p| p.shares = 0).contains("no shares"));
+        assert!(refused(|p| p.shares = usize::MAX).contains("larger than memory"));
+    }
+
+    #[test]
+    fn shares_are_a_part_of_the_batch_each() {
+        let shared = Program { shares: 3, ..program() };
+        shared.validate().unwrap();
+        assert_eq!((shared.input_spec().batch, shared.output_spec().batch, shared.runs_of(0)), (3, 3, 3));
+        assert_eq!(shared.arithmetic(), program().arithmetic());
     }
 
     /// The rectifier in two slices: from the first two tensors of the arena to the last two.

@@ -72,7 +72,7 @@ fn one_step(case: &Case, op: &OpSpec, kernel: KernelId) -> (Program, Vec<f32>) {
     let step = Step { layer: case.name.clone(), op: op.clone(), kernel, inputs, residual, output };
     let arena_bytes = AlignedBytes::round_up(offset + op.output.bytes());
     let (name, head) = (case.name.clone(), Head::NONE);
-    (Program { name, slots, steps: vec![step], head, input: program_input, output, arena_bytes }, input)
+    (Program { name, slots, steps: vec![step], head, shares: 1, input: program_input, output, arena_bytes }, input)
 }
 
 fn check_program(

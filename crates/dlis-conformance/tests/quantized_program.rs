@@ -52,6 +52,7 @@ fn bytes_flow_through_a_program_between_floats() {
         slots: slots.into_iter().enumerate().map(|(index, spec)| slot(index, spec)).collect(),
         steps: steps.collect(),
         head: Head::NONE,
+        shares: 1,
         input: SlotId(0),
         output: SlotId(4),
         arena_bytes: 5 * 192,

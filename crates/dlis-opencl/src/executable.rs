@@ -61,6 +61,9 @@ impl OpenClExecutable {
         if program.head.steps > 0 {
             return Err(CompileError::Head { backend: backend.name().to_owned(), steps: program.head.steps });
         }
+        if program.shares > 1 {
+            return Err(CompileError::Shares { backend: backend.name().to_owned(), shares: program.shares });
+        }
         let mut bound = Vec::with_capacity(program.steps.len());
         for (step, &weights) in program.steps.iter().zip(weights) {
             let kernel = kernels.iter().copied().find(|kernel| kernel.id() == step.kernel).ok_or_else(|| {

@@ -54,6 +54,7 @@ fn program(backend: &OpenClBackend) -> Program {
         slots: slots.into_iter().enumerate().map(|(index, spec)| Slot::new(spec, index * PLACE)).collect(),
         steps: steps.collect(),
         head: Head::NONE,
+        shares: 1,
         input: SlotId(0),
         output: SlotId(4),
         arena_bytes: 5 * PLACE,

@@ -140,7 +140,7 @@ impl<'a> Emitter<'a> {
         let slot = |&Placed { spec, buffer, slice_bytes }: &Placed| Slot { spec, offset: offsets[buffer], slice_bytes };
         let (name, slots) = (self.lowered.name.clone(), self.placed.iter().map(slot).collect());
         let head = Head { steps: self.in_head, slices: self.slicing.slices() };
-        let program = Program { name, slots, steps: self.steps, head, input, output, arena_bytes };
+        let program = Program { name, slots, steps: self.steps, head, shares: 1, input, output, arena_bytes };
         Ok(Emitted { program, origins: self.origins })
     }
 

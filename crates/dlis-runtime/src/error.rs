@@ -40,6 +40,14 @@ pub enum PlanError {
         /// Why.
         source: Box<SessionError>,
     },
+    /// Measuring a whole program failed.
+    #[error("network `{network}`: measuring it failed: {source}")]
+    MeasureNetwork {
+        /// The network.
+        network: String,
+        /// Why.
+        source: Box<SessionError>,
+    },
 }
 
 /// Why a plan could not be made a session, or a session not be run.

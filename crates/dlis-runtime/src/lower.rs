@@ -89,13 +89,10 @@ impl LoweredOp {
         [format].into_iter().chain((format == Some(Format::ScaledF16)).then_some(Some(Format::DenseF32)))
     }
 
-    /// The weight in one of [`formats`](Self::formats); `other` keeps what is made for that.
-    pub(crate) fn weight_in<'a>(&'a self, format: Option<Format>, other: &'a mut Option<Weight>) -> Option<&'a Weight> {
-        let weight = self.weight.as_ref()?;
-        if Some(weight.format()) == format {
-            return Some(weight);
-        }
-        Some(other.get_or_insert_with(|| Weight::F32(weight.to_f32().into_owned())))
+    /// The weight in one of [`formats`](Self::formats), where that is not its own.
+    pub(crate) fn converted(&self, format: Option<Format>) -> Option<Weight> {
+        let weight = self.weight.as_ref().filter(|weight| Some(weight.format()) != format)?;
+        Some(Weight::F32(weight.to_f32().into_owned()))
     }
 
     /// Makes the weight dense f32.

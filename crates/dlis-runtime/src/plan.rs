@@ -4,11 +4,11 @@ use dlis_backend::{Backend, KernelId, Layout, OpWeights, OwnedWeights, Program};
 use dlis_formats::{Format, Weight};
 use dlis_model::{Network, graph::MAX_ELEMENTS};
 
-use crate::choose::{Choice, choose};
+use crate::choose::{Choice, Choices, choose};
 use crate::emit::{Emitted, Emitter, Origin, Reuse};
 use crate::error::PlanError;
 use crate::explain::Explanation;
-use crate::lower::{Fusion, LoweredOp, lower};
+use crate::lower::{Fusion, Lowered, LoweredOp, lower};
 use crate::policy::Policy;
 use crate::slices::{Slicing, head};
 use crate::tune::{Evictor, TuneCache, Tuner};
@@ -82,20 +82,58 @@ impl<'a> Planner<'a> {
         let measured = self.policy == Policy::Measured;
         let evictor = measured.then(|| Evictor::of(self.backend, weight_bytes)).flatten();
         let mut tuner = Tuner::new(self.backend, self.cache.unwrap_or(&mut unsaved), evictor);
-        let mut slicing = Slicing::none(&lowered, self.batch);
-        let mut choices = choose(&lowered, self.backend, &self.policy, &slicing, &mut tuner)?;
+        let mut draft = Draft::new(&lowered, self.backend, &self.policy, self.batch, reuse, &mut tuner)?;
         // Where tensors stay, they are those of the whole batch.
-        if measured && reuse == Reuse::Memory {
-            let found = head(&lowered, self.backend, &choices, self.batch, &mut tuner)?;
-            (slicing, choices) = found.unwrap_or((slicing, choices));
+        let shares = Some(self.backend.threads()).filter(|&threads| {
+            let divides = threads > 1 && self.backend.divides_batches() && self.batch.is_multiple_of(threads);
+            divides && measured && reuse == Reuse::Memory
+        });
+        if let Some(shares) = shares {
+            let batch = self.batch / shares;
+            let mut of_shares = tuner.of_shares(shares);
+            let mut shared = Draft::new(&lowered, self.backend, &self.policy, batch, reuse, &mut of_shares)?;
+            shared.emitted.program.shares = shares;
+            let [all, parts] = tuner.compare(&lowered, [&draft, &shared])?;
+            if parts < all {
+                draft = shared;
+            }
         }
+        let Draft { slicing, choices, emitted: Emitted { program, origins } } = draft;
         for (op, choice) in lowered.ops.iter_mut().zip(&choices.ops) {
             if choice.chosen.spec.weight == Some(Format::DenseF32) {
                 op.expand();
             }
         }
-        let Emitted { program, origins } = Emitter::new(&lowered, &choices, self.backend, &slicing).emit(reuse)?;
         Ok(Plan { program, origins, ops: lowered.ops, choices: choices.ops, slicing, policy: self.policy })
+    }
+}
+
+/// A program, and how it came about.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) slicing: Slicing,
+    pub(crate) choices: Choices,
+    pub(crate) emitted: Emitted,
+}
+
+impl Draft {
+    fn new(
+        lowered: &Lowered,
+        backend: &dyn Backend,
+        policy: &Policy,
+        batch: usize,
+        reuse: Reuse,
+        tuner: &mut Tuner<'_>,
+    ) -> Result<Self, PlanError> {
+        let mut slicing = Slicing::none(lowered, batch);
+        let mut choices = choose(lowered, backend, policy, &slicing, tuner)?;
+        // Where tensors stay, they are those of the whole batch.
+        if *policy == Policy::Measured && reuse == Reuse::Memory {
+            let found = head(lowered, backend, &choices, batch, tuner)?;
+            (slicing, choices) = found.unwrap_or((slicing, choices));
+        }
+        let emitted = Emitter::new(lowered, &choices, backend, &slicing).emit(reuse)?;
+        Ok(Self { slicing, choices, emitted })
     }
 }
 
@@ -119,7 +157,7 @@ pub struct CandidateTime {
 pub struct OpCandidates {
     /// The layer that it executes, the first where several were fused.
     pub layer: String,
-    /// What is computed, of a slice of the batch where it takes one at a time.
+    /// What is computed, of a slice or share of the batch where it takes one at a time.
     pub op: String,
     /// Multiply-accumulates of the whole batch.
     pub macs: u64,
@@ -206,7 +244,7 @@ impl Plan {
     /// [`Policy::Measured`], otherwise a rough estimate.
     pub fn candidates(&self) -> Vec<OpCandidates> {
         let of = |(index, (op, choice)): (usize, (&LoweredOp, &Choice))| {
-            let (spec, runs) = (&choice.chosen.spec, self.slicing.runs_of(index) as u64);
+            let (spec, runs) = (&choice.chosen.spec, (self.slicing.runs_of(index) * self.program.shares) as u64);
             let candidates = choice.candidates.iter().map(|candidate| CandidateTime {
                 kernel: candidate.kernel.id(),
                 layout: candidate.spec.output.layout,

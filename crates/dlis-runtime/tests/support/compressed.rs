@@ -27,7 +27,7 @@ fn fitted(weight: &ArrayD<f32>, format: Format) -> Weight {
     match format {
         Format::DenseF32 => {}
         Format::DenseF16 | Format::ScaledF16 => {
-            elements.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32())
+            elements.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
         }
         Format::CsrF16 => {
             prune(elements);

@@ -147,18 +147,20 @@ fn transform_channel<S: Simd, const TILE: usize>(simd: S, taps: &[u16], to: &mut
     assert!(taps.len() >= 9 * block && to.len() >= (positions(TILE) - 1) * apart + block, "taps and positions");
     for vector in 0..COLUMNS {
         let from = taps.as_ptr().wrapping_add(vector * S::LANES);
-        let mut columns = [[simd.splat(0.0); transform::MOST]; 3];
-        for (x, column) in columns.iter_mut().enumerate() {
+        let mut rows = [[simd.splat(0.0); 3]; transform::MOST];
+        for x in 0..3 {
             let mut g = [simd.splat(0.0); 3];
             for (y, g) in g.iter_mut().enumerate() {
                 let tap = from.wrapping_add((y * 3 + x) * block);
                 // SAFETY: a block for each of nine taps, as was checked.
                 *g = unsafe { simd.load_half(tap) };
             }
-            *column = transform::weights::<S, TILE>(simd, g);
+            for (row, value) in rows.iter_mut().zip(transform::weights::<S, TILE>(simd, g)) {
+                row[x] = value;
+            }
         }
-        for y in 0..side {
-            let row = transform::weights::<S, TILE>(simd, [columns[0][y], columns[1][y], columns[2][y]]);
+        for (y, &row) in rows.iter().enumerate().take(side) {
+            let row = transform::weights::<S, TILE>(simd, row);
             for (x, &value) in row.iter().enumerate().take(side) {
                 // SAFETY: a block at each position, as was checked.
                 unsafe { simd.store(to.as_mut_ptr().add((y * side + x) * apart + vector * S::LANES), value) };

@@ -1,21 +1,21 @@
 //! Measures kernels on this machine, one operation at a time, and remembers.
 
-use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+mod cache;
+mod whole;
+
+use std::sync::Arc;
 
 use dlis_backend::{
     AlignedBytes, Backend, Executable, Head, Layout, OpSpec, OpWeights, Program, Slot, SlotId, Step, TensorSpec,
 };
 use dlis_formats::{DType, Weight};
-use serde::{Deserialize, Serialize};
 
+use self::cache::Timing;
+pub use self::cache::{TuneCache, TuneCacheError};
 use crate::choose::Candidate;
 use crate::error::{PlanError, SessionError};
 use crate::lower::LoweredOp;
 
-/// Largest cache file that is read.
-const MAX_CACHE_BYTES: u64 = 64 << 20;
 /// A kernel whose first run takes this many times the best median so far is measured no further.
 const HOPELESS: f64 = 4.0;
 /// A kernel that takes no more than this many times the best median so far may turn out to be the fastest, and is then
@@ -37,7 +37,8 @@ const MAX_EVICT_BYTES: u64 = 64 << 20;
 /// Memory that is read so that the caches hold nothing else: what a layer of a network finds whose weights do not fit
 /// them. Measured again and again alone, an algorithm that reads four times the weights would look as good as one
 /// that does not.
-pub(crate) struct Evictor(Vec<u64>);
+#[derive(Clone)]
+pub(crate) struct Evictor(Arc<[u64]>);
 
 impl Evictor {
     /// For networks of so many bytes of weights; `None` where they fit the last-level cache together with whatever else
@@ -47,144 +48,12 @@ impl Evictor {
         let bytes = hw.l3.or(hw.l2)?.bytes.min(MAX_EVICT_BYTES);
         let fits = (weight_bytes as u64) < bytes / 2;
         let elements = usize::try_from(bytes + bytes / 4).ok()? / size_of::<u64>();
-        (backend.device().is_none() && !fits).then(|| Self(vec![1; elements]))
+        (backend.device().is_none() && !fits).then(|| Self(std::iter::repeat_n(1, elements).collect()))
     }
 
     fn evict(&self) {
         // A line holds eight of them.
         std::hint::black_box(self.0.iter().step_by(8).fold(0u64, |sum, &element| sum.wrapping_add(element)));
-    }
-}
-
-/// One measurement.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Timing {
-    ns: f64,
-    /// Whether measuring was given up, so that `ns` is but one run.
-    abandoned: bool,
-}
-
-/// Measurements of kernels, in a file or in memory. Their keys name machine, backend, threads, kernel,
-/// operation (its element types and weight format included) and how sparse the weight is, so that one file may
-/// serve several of each.
-#[derive(Debug)]
-pub struct TuneCache {
-    path: Option<PathBuf>,
-    timings: BTreeMap<String, Timing>,
-    dirty: bool,
-}
-
-/// Why a cache file could not be read or written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TuneCacheError {
-    /// The file system refused.
-    #[error("tuning cache `{path}`: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is larger than any cache.
-    #[error("tuning cache `{path}`: {bytes} bytes, expected at most {MAX_CACHE_BYTES}; delete it to measure again")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
-    /// It is not a cache.
-    #[error("tuning cache `{path}`: {source}; delete it to measure again")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-}
-
-impl TuneCache {
-    /// A cache that is forgotten.
-    pub fn in_memory() -> Self {
-        Self { path: None, timings: BTreeMap::new(), dirty: false }
-    }
-
-    /// The cache in a file, empty if there is none yet.
-    ///
-    /// # Errors
-    ///
-    /// [`TuneCacheError`] if the file cannot be read or is not a cache.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, TuneCacheError> {
-        let path = path.into();
-        let io = |source| TuneCacheError::Io { path: path.clone(), source };
-        let timings = match std::fs::File::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(io(error)),
-            Ok(file) => {
-                let size = file.metadata().map_err(io)?.len();
-                let mut text = Vec::new();
-                // The size of what is no regular file says nothing, so that reading is bounded too.
-                if size <= MAX_CACHE_BYTES {
-                    file.take(MAX_CACHE_BYTES + 1).read_to_end(&mut text).map_err(io)?;
-                }
-                let bytes = size.max(text.len() as u64);
-                if bytes > MAX_CACHE_BYTES {
-                    return Err(TuneCacheError::TooLarge { bytes, path });
-                }
-                parse(&text).map_err(|source| TuneCacheError::Format { path: path.clone(), source })?
-            }
-        };
-        Ok(Self { path: Some(path), timings, dirty: false })
-    }
-
-    /// Number of measurements.
-    pub fn len(&self) -> usize {
-        self.timings.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.timings.is_empty()
-    }
-
-    /// Writes new measurements to the file, whole or not at all.
-    ///
-    /// # Errors
-    ///
-    /// [`TuneCacheError`] if the file cannot be written.
-    pub fn save(&mut self) -> Result<(), TuneCacheError> {
-        let Some(path) = self.path.clone().filter(|_| self.dirty) else { return Ok(()) };
-        let io = |source| TuneCacheError::Io { path: path.clone(), source };
-        let text = serde_json::to_vec(&self.timings)
-            .map_err(|source| TuneCacheError::Format { path: path.clone(), source })?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(io)?;
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let write = || {
-            let mut file = std::fs::File::create(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &path)
-        };
-        write().map_err(|error| {
-            // Best effort: the error that matters is the one that is returned.
-            let _ = std::fs::remove_file(&temporary);
-            io(error)
-        })?;
-        self.dirty = false;
-        Ok(())
-    }
-}
-
-/// The measurements in a file's text. A time that nothing takes would win every choice, so that it is refused.
-fn parse(text: &[u8]) -> Result<BTreeMap<String, Timing>, serde_json::Error> {
-    let timings: BTreeMap<String, Timing> = serde_json::from_slice(text)?;
-    match timings.iter().find(|(_, timing)| !(timing.ns.is_finite() && timing.ns > 0.0)) {
-        Some((key, timing)) => {
-            Err(serde::de::Error::custom(format!("{key}: a time of {} ns, expected a positive one", timing.ns)))
-        }
-        None => Ok(timings),
     }
 }
 
@@ -194,13 +63,27 @@ pub(crate) struct Tuner<'a> {
     cache: &'a mut TuneCache,
     key: String,
     evictor: Option<Evictor>,
+    /// Shares of a batch that run side by side; operations are measured as one of them.
+    shares: usize,
 }
 
 impl<'a> Tuner<'a> {
     pub(crate) fn new(backend: &'a dyn Backend, cache: &'a mut TuneCache, evictor: Option<Evictor>) -> Self {
         let (machine, version) = (backend.hardware().fingerprint(), env!("CARGO_PKG_VERSION"));
         let key = format!("{machine}|{version}|{}|{}|{}", backend.name(), backend.threads(), backend.configuration());
-        Self { backend, cache, key, evictor }
+        Self { backend, cache, key, evictor, shares: 1 }
+    }
+
+    /// The same for operations that run in so many shares of a batch side by side, measured as they run then: each on
+    /// one thread, while the others do the same.
+    pub(crate) fn of_shares(&mut self, shares: usize) -> Tuner<'_> {
+        let (key, evictor) = (format!("{}|{shares} shares", self.key), self.evictor.clone());
+        Tuner { backend: self.backend, cache: self.cache, key, evictor, shares }
+    }
+
+    /// Threads that an operation runs on.
+    pub(crate) fn threads(&self) -> usize {
+        if self.shares > 1 { 1 } else { self.backend.threads() }
     }
 
     /// Replaces the candidates' costs by measured times.
@@ -226,8 +109,11 @@ impl<'a> Tuner<'a> {
                 best = best.min(ns);
                 continue;
             }
-            let weight = op.weight_in(candidate.spec.weight, &mut expanded);
-            let alone = Alone::new(self.backend, op, weight, candidate);
+            if op.weight.as_ref().map(Weight::format) != candidate.spec.weight && expanded.is_none() {
+                expanded = op.converted(candidate.spec.weight);
+            }
+            let own = op.weight.as_ref().filter(|weight| Some(weight.format()) == candidate.spec.weight);
+            let alone = Alone::new(self.backend, op, own.or(expanded.as_ref()), candidate, self.shares);
             let mut alone = alone.map_err(|source| failed(op, candidate, source))?;
             let Timing { ns, abandoned } = alone.time(best, evictor).map_err(|source| failed(op, candidate, source))?;
             (candidate.cost, candidate.abandoned) = (ns, abandoned);
@@ -285,8 +171,9 @@ impl Alone {
         op: &LoweredOp,
         weight: Option<&Weight>,
         candidate: &Candidate,
+        shares: usize,
     ) -> Result<Self, SessionError> {
-        let program = alone(&op.layer, &candidate.spec, candidate.kernel.id());
+        let program = Program { shares, ..alone(&op.layer, &candidate.spec, candidate.kernel.id()) };
         let quantization = op.quantization.borrow();
         let weights = OpWeights { weight, bias: op.bias.as_deref(), quantization };
         let executable = backend.compile(&program, &[weights])?;
@@ -352,7 +239,7 @@ fn alone(layer: &str, op: &OpSpec, kernel: dlis_backend::KernelId) -> Program {
     let (from, to) = (or_idle(inputs[0], &op.inputs[0]), or_idle(output, &op.output));
     let step = Step { layer: layer.to_owned(), op: op.clone(), kernel, inputs, residual, output };
     let (name, head) = (layer.to_owned(), Head::NONE);
-    Program { name, slots, steps: vec![step], head, input: from, output: to, arena_bytes }
+    Program { name, slots, steps: vec![step], head, shares: 1, input: from, output: to, arena_bytes }
 }
 
 #[cfg(test)]
