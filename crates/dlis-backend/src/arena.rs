@@ -153,12 +153,12 @@ impl AlignedBytes {
         &bytemuck::cast_slice(&self.lines[..])[..self.len / size_of::<f32>()]
     }
 
-    /// The bytes as numbers of two; a last odd byte is left out.
+    /// The bytes as numbers of two bytes each; a last odd byte is left out.
     pub fn u16(&self) -> &[u16] {
         &bytemuck::cast_slice(&self.lines[..])[..self.len / size_of::<u16>()]
     }
 
-    /// The bytes as numbers of two, to write.
+    /// The bytes as numbers of two bytes each, to write.
     pub fn u16_mut(&mut self) -> &mut [u16] {
         &mut bytemuck::cast_slice_mut(&mut self.lines[..])[..self.len / size_of::<u16>()]
     }

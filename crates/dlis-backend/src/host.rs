@@ -85,16 +85,17 @@ impl Backend for HostBackend {
     }
 }
 
-/// A program's prepared operations, arena and scratch for each share of the batch, and the executor they run on.
+/// A program's prepared operations, the memory that they run in, and the executor they run on.
 pub struct HostExecutable {
     steps: Steps,
     footprints: Vec<Footprint>,
     executor: Arc<dyn Executor>,
     schedule: Schedule,
+    /// One; where shares of the batch run side by side, one for each worker that has any.
     memory: Vec<Memory>,
 }
 
-/// What a share of the batch needs to itself.
+/// What a share of the batch runs in.
 struct Memory {
     arena: AlignedBytes,
     shared: AlignedBytes,
@@ -171,14 +172,15 @@ impl HostExecutable {
         let shared = AlignedBytes::round_up(most(|footprint| footprint.scratch_bytes));
         let worker = AlignedBytes::round_up(most(|footprint| footprint.worker_scratch_bytes));
         let allocate = |bytes| AlignedBytes::try_zeroed(bytes).ok_or(CompileError::Memory { bytes });
-        let of_share = || {
+        let of_worker = || {
             Ok(Memory {
                 arena: allocate(program.arena_bytes)?,
                 shared: allocate(shared)?,
                 workers: allocate(worker.saturating_mul(threads))?,
             })
         };
-        let memory = (0..program.shares).map(|_| of_share()).collect::<Result<_, CompileError>>()?;
+        let memories = program.shares.min(executor.threads().get());
+        let memory = (0..memories).map(|_| of_worker()).collect::<Result<_, CompileError>>()?;
         let steps = Steps { program: program.clone(), prepared };
         Ok(Self { steps, footprints, executor: Arc::clone(executor), schedule: *schedule, memory })
     }
@@ -196,21 +198,21 @@ impl HostExecutable {
         };
         check("input", program.input_spec().elements(), input.len())?;
         check("output", program.output_spec().elements(), output.len())?;
-        let parallel = Parallel::new(&**executor, *schedule);
-        if let [memory] = &mut memory[..] {
-            steps.run(memory, input, output, parallel, observe);
+        if program.shares == 1 {
+            steps.run(&mut memory[0], input, output, Parallel::new(&**executor, *schedule), observe);
             return Ok(());
         }
         let [input_len, output_len] = [program.input, program.output].map(|id| program.slots[id.0].spec.elements());
         let (memory, output) = (Disjoint::new(memory), Disjoint::new(output));
         // Observers are of this thread, so that the first share's steps are noted, and told in the end.
         let noted = observe.is_some().then(|| Mutex::new(Vec::with_capacity(program.order().count())));
-        parallel.for_each(memory.len(), |_, shares| {
+        // Whatever the schedule of the loops within a share, each worker gets as many shares as the others.
+        Parallel::new(&**executor, Schedule::Static).for_each(program.shares, |worker, shares| {
+            // SAFETY: no two calls with the same worker overlap in time, and every worker has its own memory.
+            let memory = unsafe { memory.slice(worker..worker + 1) };
             for share in shares {
-                // SAFETY: the executor passes every share once, and each has its own memory and its own results.
-                let (memory, output) = unsafe {
-                    (memory.slice(share..share + 1), output.slice(share * output_len..(share + 1) * output_len))
-                };
+                // SAFETY: the executor passes every share once, and each has its own results.
+                let output = unsafe { output.slice(share * output_len..(share + 1) * output_len) };
                 let input = &input[share * input_len..][..input_len];
                 let alone = Parallel::new(&Serial, *schedule);
                 match noted.as_ref().filter(|_| share == 0).map(Mutex::lock) {
@@ -264,7 +266,7 @@ impl fmt::Debug for HostExecutable {
         f.debug_struct("HostExecutable")
             .field("program", &self.steps.program.name)
             .field("steps", &self.steps.program.steps.len())
-            .field("shares", &self.memory.len())
+            .field("shares", &self.steps.program.shares)
             .field("executor", &self.executor)
             .field("schedule", &self.schedule)
             .finish_non_exhaustive()

@@ -96,8 +96,8 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// Those of them that run a slice of the batch at a time.
     pub head: Head,
-    /// Into how many equal shares the batch is divided, which run side by side, each on one worker and in an arena of its
-    /// own: workers never wait for each other but at the end, and what a step makes is in the cache of the one that takes
+    /// Into how many equal shares the batch is divided, which run side by side, each on one worker and in its
+    /// arena: workers never wait for each other but at the end, and what a step makes is in the cache of the one that takes
     /// it. 1 if all workers share every step.
     pub shares: usize,
     /// The network's input, NCHW.
@@ -217,7 +217,7 @@ impl Program {
         self.shares * if step < self.head.steps { self.head.slices } else { 1 }
     }
 
-    /// Names the arithmetic (operations, wiring and kernels; the batch and its slices left out): two programs with the
+    /// Names the arithmetic (operations, wiring and kernels; the batch, its slices and shares left out): two programs with the
     /// same text, over the same weights, compute the same bits, whatever the backend's threads. Accuracy is measured
     /// once for each.
     pub fn arithmetic(&self) -> String {

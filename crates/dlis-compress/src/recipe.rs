@@ -92,7 +92,7 @@ pub struct Store {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compressed: Option<Format>,
     /// The format of all other weights of convolutions and linear layers, `dense-f32` or `dense-f16`. Biases stay
-    /// f32: they are few, and every kernel adds them as f32.
+    /// as they are: they are few, and every kernel adds them as f32.
     #[serde(default = "dense_f32")]
     pub rest: Format,
 }

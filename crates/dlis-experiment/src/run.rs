@@ -301,7 +301,10 @@ fn fallbacks(policy: &Policy, plan: &Plan) -> Option<String> {
 
 /// Layers whose weights no kernel executes in their format.
 fn expanded(plan: &Plan) -> Option<String> {
-    let expanded: Vec<_> = plan.ops().iter().filter_map(|op| Some((op.layer.as_str(), op.expanded?))).collect();
+    // Dense ones are in f32 because that is faster.
+    let compressed = |op: &dlis_runtime::LoweredOp| op.expanded.filter(|format| !format.is_dense());
+    let layer = |op: &dlis_runtime::LoweredOp| Some((op.layer.clone(), compressed(op)?));
+    let expanded: Vec<_> = plan.ops().iter().filter_map(layer).collect();
     let (first, format) = expanded.first()?;
     let count = expanded.len();
     Some(format!("no kernel executes the weights of {count} layers, {format} of `{first}` the first: made dense f32"))

@@ -11,7 +11,7 @@ use crate::scales;
 use crate::{ConvertError, Format, FormatError};
 
 /// Weights that are an f16 times their output channel's scale: what f16 weights become when a batch-norm is
-/// folded into them (Jacob et al. 2018, section 3.2), half as large as the same in f32 and as exact.
+/// folded into them (Jacob et al. 2018, section 3.2), half as large as the same in f32.
 ///
 /// An element is `values[i] * scales[row]`, in f32. Values may be any f16, NaN and infinities among them; scales are
 /// finite and of any sign.
@@ -51,20 +51,21 @@ impl ScaledF16 {
     ///
     /// # Errors
     ///
-    /// [`FormatError`] if there is not one finite scale a row, or the tensor is too large.
-    pub fn from_f16(array: ArrayD<f16>, scales: Vec<f32>) -> Result<Self, FormatError> {
-        let dims = array.shape().to_vec();
+    /// The tensor itself if there is not one finite scale a row, or it is too large.
+    pub fn from_f16(array: ArrayD<f16>, scales: Vec<f32>) -> Result<Self, ArrayD<f16>> {
+        let Ok(extents) = Extents::new(array.shape().to_vec()) else { return Err(array) };
+        if scales.len() != extents.rows() || scales.iter().any(|scale| !scale.is_finite()) {
+            return Err(array);
+        }
         let values = match array.is_standard_layout() {
             true => array.into_raw_vec_and_offset(),
             false => (array.iter().copied().collect(), None),
         };
-        match values {
-            (values, None | Some(0)) => Self::new(dims, values, scales),
-            (values, Some(offset)) => {
-                let count = dims.iter().product();
-                Self::new(dims, values.into_iter().skip(offset).take(count).collect(), scales)
-            }
-        }
+        let values = match values {
+            (values, None | Some(0)) => values,
+            (values, Some(offset)) => values.into_iter().skip(offset).take(extents.elements()).collect(),
+        };
+        Ok(Self { extents, values, scales })
     }
 
     /// Of elements that are f16 themselves: all scales are 1.

@@ -8,7 +8,8 @@ use ndarray::{ArrayD, CowArray, IxDyn};
 
 use crate::csr::is_half;
 use crate::{
-    Bsr, ConvertError, Csr, DType, FilterCsr, Format, Int4, Int8, ScaledF16, Ternary, TernaryPacking, TwoFour, Values,
+    Bsr, ConvertError, Csr, DType, FilterCsr, Format, FormatError, Int4, Int8, ScaledF16, Ternary, TernaryPacking,
+    TwoFour, Values,
 };
 
 /// The weight tensor of one layer (for a convolution `[out, in / groups, height, width]`, for a linear
@@ -225,7 +226,11 @@ impl Weight {
             (Self::F16(array), Format::ScaledF16) => {
                 let scales = vec![1.0; self.rows()];
                 let scaled = ScaledF16::from_f16(array.clone(), scales);
-                return scaled.map(Self::ScaledF16).map_err(|source| ConvertError::Tensor { format, source });
+                let too_large = |array: ArrayD<f16>| {
+                    let source = FormatError::Dims { dims: array.shape().to_vec() };
+                    ConvertError::Tensor { format, source }
+                };
+                return scaled.map(Self::ScaledF16).map_err(too_large);
             }
             (Self::Csr(csr), Format::CsrF32) => return Ok(Self::Csr(csr.clone().with_full_values())),
             (Self::Csr(csr), Format::CsrF16) => return csr.clone().with_half_values().map(Self::Csr),

@@ -26,7 +26,7 @@ pub struct StepExplanation {
     pub layer: String,
     /// What is computed.
     pub op: String,
-    /// How often: once, or for every slice of the batch.
+    /// How often: once, or for every slice and share of the batch.
     pub runs: usize,
     /// Layout of the output.
     pub layout: Layout,
@@ -34,7 +34,7 @@ pub struct StepExplanation {
     pub dtypes: [DType; 2],
     /// The format of the weight that is executed.
     pub format: Option<Format>,
-    /// The format that the network has it in, where that is not executed.
+    /// The format that it had, its batch-norm folded, where that is not executed.
     pub expanded: Option<Format>,
     /// The kernel chosen.
     pub kernel: KernelId,
@@ -49,6 +49,8 @@ pub struct StepExplanation {
 pub struct Explanation {
     /// The policy.
     pub policy: String,
+    /// Shares of the batch that run side by side, each on one thread; 1 if the threads share every step.
+    pub shares: usize,
     /// Every step, in order.
     pub steps: Vec<StepExplanation>,
 }
@@ -66,7 +68,7 @@ impl Explanation {
             StepExplanation { runs, expanded, ..explain(policy, step, choice, backend) }
         });
         let steps = steps.collect();
-        Self { policy: policy.to_string(), steps }
+        Self { policy: policy.to_string(), shares: program.shares, steps }
     }
 }
 
@@ -160,6 +162,9 @@ fn explain(policy: &Policy, step: &Step, choice: Option<&Choice>, backend: &dyn 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "policy: {}", self.policy)?;
+        if self.shares > 1 {
+            writeln!(f, "{} shares of the batch side by side, each on one thread: measured to be faster", self.shares)?;
+        }
         for step in &self.steps {
             write!(f, "{} (", step.layer)?;
             if step.runs > 1 {

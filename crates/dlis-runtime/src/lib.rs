@@ -48,5 +48,5 @@ pub use plan::{CandidateTime, OpCandidates, Plan, Planner};
 pub use policy::{ParsePolicyError, Policy};
 pub use session::{LayerTime, Session};
 pub use trace::{TraceEvent, chrome_trace};
-pub use tune::{TuneCache, TuneCacheError};
+pub use tune::{Evictor, TuneCache, TuneCacheError};
 pub use types::Types;

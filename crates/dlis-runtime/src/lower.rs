@@ -55,7 +55,7 @@ pub struct LoweredOp {
     pub output_shape: Shape,
     /// The weight, where there is one, in the format that is executed.
     pub weight: Option<Weight>,
-    /// The format in which the network has the weight, where it is executed as dense f32: no kernel executes that
+    /// The format that the weight had, its batch-norm folded, where it is executed as dense f32: no kernel executes that
     /// format, or one for f32 is faster.
     pub expanded: Option<Format>,
     /// The bias, where there is one.
@@ -81,12 +81,14 @@ impl LoweredOp {
         }
     }
 
-    /// The formats in which its weight may be executed: as it is, and the f16 that a batch-norm was folded into
-    /// also as f32, which is the same numbers. Half the bytes are faster to read, but some algorithms transform what
-    /// they read, and are faster still.
+    /// The formats in which its weight may be executed: as it is, and dense f16, with a scale or without, also as f32,
+    /// which is the same numbers. Half the bytes are faster to read, but some algorithms transform what they read, and
+    /// are faster still.
     pub(crate) fn formats(&self) -> impl Iterator<Item = Option<Format>> + use<> {
         let format = self.weight.as_ref().map(Weight::format);
-        [format].into_iter().chain((format == Some(Format::ScaledF16)).then_some(Some(Format::DenseF32)))
+        [format]
+            .into_iter()
+            .chain(format.filter(|&of| of.is_dense() && of != Format::DenseF32).map(|_| Some(Format::DenseF32)))
     }
 
     /// The weight in one of [`formats`](Self::formats), where that is not its own.

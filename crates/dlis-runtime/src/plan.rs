@@ -10,7 +10,7 @@ use crate::error::PlanError;
 use crate::explain::Explanation;
 use crate::lower::{Fusion, Lowered, LoweredOp, lower};
 use crate::policy::Policy;
-use crate::slices::{Slicing, head};
+use crate::slices::{LEAST_GAIN, Slicing, head};
 use crate::tune::{Evictor, TuneCache, Tuner};
 use crate::types::assign_types;
 
@@ -20,13 +20,14 @@ pub struct Planner<'a> {
     backend: &'a dyn Backend,
     policy: Policy,
     batch: usize,
+    cold: bool,
     cache: Option<&'a mut TuneCache>,
 }
 
 impl<'a> Planner<'a> {
     /// A planner of batches of one, by [`Policy::Heuristic`].
     pub fn new(backend: &'a dyn Backend) -> Self {
-        Self { backend, policy: Policy::Heuristic, batch: 1, cache: None }
+        Self { backend, policy: Policy::Heuristic, batch: 1, cold: false, cache: None }
     }
 
     /// How kernels are chosen.
@@ -39,6 +40,13 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn batch(self, batch: usize) -> Self {
         Self { batch, ..self }
+    }
+
+    /// Whether [`Policy::Measured`] puts the weights of a layer out of the caches before each run in any case, and not
+    /// only where those of the network do not fit them: for a layer alone that is to run as in a larger network.
+    #[must_use]
+    pub fn cold(self, cold: bool) -> Self {
+        Self { cold, ..self }
     }
 
     /// Where [`Policy::Measured`] finds and leaves its measurements.
@@ -57,7 +65,8 @@ impl<'a> Planner<'a> {
         self.plan_owned(network.clone())
     }
 
-    /// Plans a network that nobody needs afterwards, so that its weights are not in memory twice.
+    /// Plans a network that nobody needs afterwards, so that its weights are not in memory twice; they are while
+    /// [`Policy::Measured`] runs what it has not measured yet, and, where it divides a batch, three times.
     ///
     /// # Errors
     ///
@@ -80,6 +89,7 @@ impl<'a> Planner<'a> {
         let mut unsaved = TuneCache::in_memory();
         let weight_bytes = lowered.ops.iter().filter_map(|op| op.weight.as_ref()).map(Weight::bytes).sum();
         let measured = self.policy == Policy::Measured;
+        let weight_bytes = if self.cold { usize::MAX } else { weight_bytes };
         let evictor = measured.then(|| Evictor::of(self.backend, weight_bytes)).flatten();
         let mut tuner = Tuner::new(self.backend, self.cache.unwrap_or(&mut unsaved), evictor);
         let mut draft = Draft::new(&lowered, self.backend, &self.policy, self.batch, reuse, &mut tuner)?;
@@ -89,12 +99,16 @@ impl<'a> Planner<'a> {
             divides && measured && reuse == Reuse::Memory
         });
         if let Some(shares) = shares {
-            let batch = self.batch / shares;
+            let (backend, policy) = (self.backend, &self.policy);
             let mut of_shares = tuner.of_shares(shares);
-            let mut shared = Draft::new(&lowered, self.backend, &self.policy, batch, reuse, &mut of_shares)?;
-            shared.emitted.program.shares = shares;
-            let [all, parts] = tuner.compare(&lowered, [&draft, &shared])?;
-            if parts < all {
+            let shared = Draft::new(&lowered, backend, policy, self.batch / shares, reuse, &mut of_shares);
+            let faster = shared.and_then(|mut shared| {
+                shared.emitted.program.shares = shares;
+                let [whole, parts] = tuner.compare(&lowered, [&draft, &shared])?;
+                Ok((parts < (1.0 - LEAST_GAIN) * whole).then_some(shared))
+            });
+            // There is a plan already: what cannot be had in shares, for want of memory as a rule, is not had in shares.
+            if let Ok(Some(shared)) = faster {
                 draft = shared;
             }
         }
@@ -127,7 +141,7 @@ impl Draft {
     ) -> Result<Self, PlanError> {
         let mut slicing = Slicing::none(lowered, batch);
         let mut choices = choose(lowered, backend, policy, &slicing, tuner)?;
-        // Where tensors stay, they are those of the whole batch.
+        // As above.
         if *policy == Policy::Measured && reuse == Reuse::Memory {
             let found = head(lowered, backend, &choices, batch, tuner)?;
             (slicing, choices) = found.unwrap_or((slicing, choices));

@@ -19,7 +19,7 @@ pub struct LayerTime {
     pub op: String,
     /// By what.
     pub kernel: String,
-    /// Median over the runs, all slices together.
+    /// Median over the runs, all slices together; of several shares of the batch, which run side by side, the first's.
     pub median_ns: u64,
     /// Multiply-accumulates of the whole batch.
     pub macs: u64,

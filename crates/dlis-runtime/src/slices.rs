@@ -11,8 +11,8 @@ use crate::tune::Tuner;
 
 /// Images of a slice, at most, for each thread: more amortise nothing that is left to amortise.
 const MAX_IMAGES: u64 = 8;
-/// Share of a network's time that slices must save: measurements of its operations are not surer than that.
-const LEAST_GAIN: f64 = 0.02;
+/// Part of a network's time that dividing its batch must save: measurements are not surer than that.
+pub(crate) const LEAST_GAIN: f64 = 0.02;
 
 /// How a plan's operations share a batch: those of the head take a slice of it at a time, the others all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,15 +203,16 @@ mod tests {
         ) {
             let batch = images * slices;
             let whole = run(1, 1, |lowered| Some(Slicing::none(lowered, shares * batch))).unwrap();
+            let shared = run(1, shares, |lowered| Some(Slicing::none(lowered, batch))).unwrap();
+            // The classifier's kernel is chosen by the batch, and with it the order of its additions.
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + a.abs());
+            prop_assert!(whole.len() == shared.len() && whole.iter().zip(&shared).all(near), "{:?} {:?}", whole, shared);
             let sliced = run(threads, shares, |lowered| {
                 // Activations and sums are fused, so that there are fewer operations than layers.
                 Slicing::new(lowered, batch, slices, head.min(lowered.ops.len()))
             });
             if let Some(sliced) = sliced {
-                prop_assert_eq!(whole.len(), sliced.len());
-                // The classifier's kernel is chosen by the batch, and with it the order of its additions.
-                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + a.abs());
-                prop_assert!(whole.iter().zip(&sliced).all(near), "{:?} {:?}", whole, sliced);
+                prop_assert_eq!(shared, sliced);
             }
         }
     }
@@ -250,10 +251,13 @@ mod tests {
             (plan.program().shares, profile.iter().map(|layer| layer.macs).sum::<u64>(), cache.len())
         };
         let (alone, shared) = (plan(1, 4), plan(2, 4));
-        assert!(alone.0 == 1 && [1, 2].contains(&shared.0), "what is faster is the machine's to say");
+        // What is faster is the machine's to say.
+        assert!(alone.0 == 1 && shared.0 <= 2);
         assert_eq!(alone.1, shared.1);
         assert_eq!(plan(2, 4), shared);
         assert_eq!(plan(2, 3).0, 1, "what cannot be divided is not");
+        let of_shares = format!("{cache:?}").matches("|2 shares").count();
+        assert!(of_shares > 0, "operations are measured as in shares");
     }
 
     /// A machine on which everything spills gets a head to measure, and one on which nothing does gets none.

@@ -6,7 +6,7 @@ mod support;
 
 use std::alloc::System;
 
-use dlis_backend::{Backend, Residency};
+use dlis_backend::{Backend, ExecuteError, Program, Residency, Schedule};
 use dlis_model::{Graph, Network, Shape, Value, Window};
 use dlis_runtime::Session;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
@@ -124,8 +124,54 @@ fn running_allocates_nothing() {
     }
 }
 
+fn shares_run_side_by_side_in_memory_of_their_own() {
+    let network = small(10);
+    let chunks = Schedule::Dynamic(4.try_into().unwrap());
+    let threads = 2.try_into().unwrap();
+    let backends: [Box<dyn Backend>; 2] = [
+        Box::new(dlis_cpu_omp::backend(threads, chunks).unwrap()),
+        Box::new(dlis_cpu_rayon::backend(threads, chunks).unwrap()),
+    ];
+    for backend in &backends {
+        let plan = plan(&network, &**backend, "fixed:direct", 2);
+        let program = |shares| Program { shares, ..plan.program().clone() };
+        let compiled = |shares| backend.compile(&program(shares), &plan.weights()).unwrap();
+        let (mut one, mut three) = (compiled(1), compiled(3));
+        let input = values(program(3).input_spec().elements(), 0);
+        let mut output = vec![0.0; program(3).output_spec().elements()];
+        let of_share = (input.len() / 3, output.len() / 3);
+        let mut expected = output.clone();
+        for share in 0..3 {
+            let input = &input[share * of_share.0..][..of_share.0];
+            one.run(input, &mut expected[share * of_share.1..][..of_share.1]).unwrap();
+        }
+        three.run(&input, &mut output).unwrap();
+        assert_eq!(output, expected);
+        // Of three shares, no more than the two workers have memory.
+        assert_eq!(three.residency().activation_bytes, 2 * one.residency().activation_bytes);
+        assert_eq!(three.residency().weight_bytes, one.residency().weight_bytes);
+
+        let region = Region::new(ALLOCATOR);
+        for _ in 0..20 {
+            three.run(&input, &mut output).unwrap();
+        }
+        let change = region.change();
+        assert_eq!((change.allocations, change.reallocations, change.deallocations), (0, 0, 0), "{change:?}");
+
+        let mut steps = Vec::new();
+        three.run_traced(&input, &mut output, &mut |trace| steps.push((trace.step, trace.start_ns))).unwrap();
+        assert_eq!(
+            steps.iter().map(|step| step.0).collect::<Vec<_>>(),
+            (0..program(3).steps.len()).collect::<Vec<_>>()
+        );
+        assert!(steps.is_sorted() && output == expected);
+        assert!(matches!(three.run(&input[1..], &mut output), Err(ExecuteError::Size { what: "input", .. })));
+    }
+}
+
 #[test]
 fn sessions_allocate_what_they_say_and_runs_nothing() {
     each_number_is_what_was_allocated();
     running_allocates_nothing();
+    shares_run_side_by_side_in_memory_of_their_own();
 }

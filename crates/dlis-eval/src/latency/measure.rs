@@ -72,6 +72,9 @@ impl Tally {
 
 /// The time of one run.
 fn time(clock: &impl Clock, point: &mut Point<'_>) -> u64 {
+    if let Some(before) = point.before {
+        before();
+    }
     let start = clock.now_ns();
     (point.run)();
     clock.now_ns().saturating_sub(start)
@@ -250,6 +253,18 @@ mod tests {
             assert_eq!((latency.min_ns, latency.mean_ns), (MS as f64, MS as f64), "{}", latency.name);
         }
         assert_eq!(latencies[0].name, "a");
+    }
+
+    #[test]
+    fn what_comes_before_a_run_is_not_timed() {
+        let clock = FakeClock::default();
+        let mut run = || clock.pass(MS);
+        let before = || clock.pass(3 * MS);
+        let mut points = [Point::new("p", &mut run).before(&before)];
+        let latency = measure_interleaved_with(&clock, &mut points, &protocol(), |_| ()).pop().unwrap();
+        assert_eq!((latency.min_ns, latency.median_ns), (MS as f64, MS as f64));
+        // But it takes its part of a slice of 10 ms.
+        assert_eq!(latency.samples, 6 * 3);
     }
 
     #[test]

@@ -58,12 +58,20 @@ pub struct Point<'a> {
     /// One run. It must not end before its work has, also where that is done by other threads
     /// or a device.
     pub run: &'a mut dyn FnMut(),
+    /// What is done before each run and not timed.
+    pub before: Option<&'a dyn Fn()>,
 }
 
 impl<'a> Point<'a> {
     /// A point of that name.
     pub fn new(name: impl Into<String>, run: &'a mut dyn FnMut()) -> Self {
-        Self { name: name.into(), run }
+        Self { name: name.into(), run, before: None }
+    }
+
+    /// The same with something that is done before each run and not timed. It counts towards the budget.
+    #[must_use]
+    pub fn before(self, before: &'a dyn Fn()) -> Self {
+        Self { before: Some(before), ..self }
     }
 }
 

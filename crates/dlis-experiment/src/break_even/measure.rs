@@ -6,7 +6,7 @@ use dlis_backend::{Backend, Schedule};
 use dlis_eval::latency::{Point, Protocol, Step, measure_interleaved, paired_ratio};
 use dlis_formats::{Format, Weight};
 use dlis_model::{GraphError, Network, WeightError};
-use dlis_runtime::{PlanError, Planner, Policy, Session, SessionError, TuneCache};
+use dlis_runtime::{Evictor, PlanError, Planner, Policy, Session, SessionError, TuneCache};
 use ndarray::{ArrayD, IxDyn};
 
 use super::masks::{random_weight, sparsities_of};
@@ -170,6 +170,7 @@ fn known(list: &[Measurement], shape: &LayerShape, format: Format, sparsity: f64
             && m.backend == settings.backend
             && m.threads == settings.threads
             && m.batch == settings.batch
+            && m.cold == shape.is_cold()
             && m.hw == settings.hw
     })
 }
@@ -225,8 +226,14 @@ fn series(
             }
         }));
     }
-    let mut points: Vec<Point<'_>> =
-        runs.iter_mut().enumerate().map(|(index, run)| Point::new(index.to_string(), run)).collect();
+    let evictor = shape.is_cold().then(|| Evictor::new(system)).flatten();
+    let evict = evictor.as_ref().map(|evictor| || evictor.evict());
+    let before = evict.as_ref().map(|evict| evict as &dyn Fn());
+    let mut points: Vec<Point<'_>> = runs
+        .iter_mut()
+        .enumerate()
+        .map(|(index, run)| Point { before, ..Point::new(index.to_string(), run) })
+        .collect();
     let latencies = measure_interleaved(&mut points, &protocol, |step| {
         if let Step::Slice { round, rounds } = step.step {
             progress((f64::from(round) / f64::from(rounds.max(1))).min(1.0));
@@ -250,6 +257,7 @@ fn series(
             backend: settings.backend.clone(),
             threads: settings.threads,
             batch: settings.batch,
+            cold: shape.is_cold(),
             hw: settings.hw.clone(),
             kernel: alone.kernel.clone(),
             median_ns: latency.median_ns,
@@ -287,7 +295,8 @@ fn alone(
     let weights = BTreeMap::from([("layer.weight".to_owned(), weight), ("layer.bias".to_owned(), bias)]);
     let network = Network::new(graph, weights)
         .map_err(|source| BreakEvenError::Weight { shape: name(), source: Box::new(source) })?;
-    let planner = Planner::new(system).policy(Policy::Measured).batch(settings.batch).cache(cache);
+    let planner =
+        Planner::new(system).policy(Policy::Measured).batch(settings.batch).cold(shape.is_cold()).cache(cache);
     let plan = match planner.plan(&network) {
         Ok(plan) => plan,
         Err(error) => return Ok(Err(error)),

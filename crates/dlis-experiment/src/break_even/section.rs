@@ -14,7 +14,8 @@ fn of_shape<'a>(
 ) -> Vec<(Format, Vec<&'a Measurement>)> {
     let mut series: Vec<(Format, Vec<&Measurement>)> = Vec::new();
     for format in Format::ALL {
-        let wanted = Measurement { shape: named.shape.clone(), format, ..sample.clone() };
+        let (shape, cold) = (named.shape.clone(), named.shape.is_cold());
+        let wanted = Measurement { shape, format, cold, ..sample.clone() };
         let mut own: Vec<&Measurement> = measurements.iter().filter(|m| m.same_series(&wanted)).collect();
         own.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
         if !own.is_empty() {
@@ -82,6 +83,13 @@ pub fn summary(
          zeros are measured once. Depthwise convolutions are left out."
             .to_owned(),
     ];
+    if shapes.iter().any(|named| named.shape.is_cold()) {
+        notes.push(
+            "Weights of a mebibyte of f32 and more are put out of the caches before every run, as they are in a network \
+             whose weights do not fit them."
+                .to_owned(),
+        );
+    }
     if noisy > 0 {
         notes.push(format!("{noisy} of the times are noisy."));
     }

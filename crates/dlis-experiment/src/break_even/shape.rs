@@ -9,6 +9,9 @@ use crate::InvalidField;
 
 /// Extent that no channel count, height or width of a measured layer exceeds.
 const MAX_EXTENT: usize = 1 << 16;
+/// Weights of a layer from which they are put out of the caches before every run: a mebibyte of f32, which is as much as
+/// a second-level cache holds.
+const COLD_WEIGHTS: usize = 1 << 18;
 /// Weights that no measured layer exceeds.
 const MAX_WEIGHTS: usize = 1 << 28;
 
@@ -68,6 +71,14 @@ impl LayerShape {
             Op::Linear(linear) => Some(vec![linear.out_features, linear.in_features]),
             _ => None,
         }
+    }
+
+    /// Whether it is measured with its weights out of the caches. So large a layer reads them from memory in a network
+    /// whose weights do not fit the caches; alone, run after run, it would find them there.
+    pub fn is_cold(&self) -> bool {
+        let weights =
+            self.weight_dims().map_or(0, |dims| dims.iter().fold(1, |product, &extent| extent.saturating_mul(product)));
+        weights >= COLD_WEIGHTS
     }
 
     /// Multiply-accumulates of one image, zeros counted.

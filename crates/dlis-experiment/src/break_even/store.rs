@@ -27,6 +27,9 @@ pub struct Measurement {
     pub threads: usize,
     /// Images of a run.
     pub batch: usize,
+    /// Whether the weights were put out of the caches before every run.
+    #[serde(default)]
+    pub cold: bool,
     /// The machine.
     pub hw: String,
     /// The kernel that ran it.
@@ -59,6 +62,7 @@ impl Measurement {
             && self.backend == other.backend
             && self.threads == other.threads
             && self.batch == other.batch
+            && self.cold == other.cold
             && self.hw == other.hw
     }
 }
@@ -191,6 +195,7 @@ pub(super) mod tests {
             backend: "omp".into(),
             threads: 1,
             batch: 1,
+            cold: false,
             hw: "0123456789abcdef".into(),
             kernel: format!("conv2d/f32/{format}/spmm/avx2"),
             median_ns: 1e6 * ratio,

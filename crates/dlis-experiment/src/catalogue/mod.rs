@@ -32,7 +32,7 @@ pub fn runs_on_threads(backend: &str) -> bool {
 /// The recipe of a network as it was trained.
 pub const NO_RECIPE: &str = "none";
 
-/// The format of weights as the recipe left them; of a network as trained, dense f32.
+/// The format of weights as the recipe left them, or as the file of a trained network has them.
 pub const STORED: &str = "stored";
 
 /// A network as a stack point names it, loaded.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dlis_formats::{FormatError, ScaledF16, Weight};
+use dlis_formats::{ScaledF16, Weight};
 use ndarray::{Array1, ArrayD, Axis};
 
 use crate::{Conv2d, Graph, GraphError, Layer, Linear, Network, Op, QuantizationError, Value, WeightError};
@@ -26,14 +26,6 @@ pub enum FoldError {
         layer: String,
         /// The weight that would not be finite.
         source: WeightError,
-    },
-    /// A scale is too large for f32, or the tensor for its format.
-    #[error("batch-norm `{layer}` cannot be folded: {source}")]
-    Scale {
-        /// Name of the batch-norm.
-        layer: String,
-        /// What does not fit.
-        source: FormatError,
     },
     /// A weight is not there or the graph is ill-formed, which no valid network leads to.
     #[error(transparent)]
@@ -153,10 +145,10 @@ impl Weights {
         };
         let weight = match weight {
             Weight::F32(weight) => scaled(weight, &scale),
-            Weight::F16(halves) => {
-                let scaled = ScaledF16::from_f16(halves, rounded(&scale));
-                Weight::ScaledF16(scaled.map_err(|source| FoldError::Scale { layer: batch_norm.to_owned(), source })?)
-            }
+            Weight::F16(halves) => match ScaledF16::from_f16(halves, rounded(&scale)) {
+                Ok(folded) => Weight::ScaledF16(folded),
+                Err(halves) => scaled(Weight::F16(halves).to_f32().into_owned(), &scale),
+            },
             packed => packed.scale_rows(&rounded(&scale)),
         };
         let bias = Weight::F32(bias.mapv(round).into_dyn());

@@ -17,7 +17,7 @@ pub(super) struct Timing {
     pub(super) abandoned: bool,
 }
 
-/// Measurements of kernels, in a file or in memory. Their keys name machine, backend, threads, kernel,
+/// Measurements of kernels and whole programs, in a file or in memory. Their keys name machine, backend, threads, kernel,
 /// operation (its element types and weight format included) and how sparse the weight is, so that one file may
 /// serve several of each.
 #[derive(Debug)]

@@ -37,10 +37,15 @@ const MAX_EVICT_BYTES: u64 = 64 << 20;
 /// Memory that is read so that the caches hold nothing else: what a layer of a network finds whose weights do not fit
 /// them. Measured again and again alone, an algorithm that reads four times the weights would look as good as one
 /// that does not.
-#[derive(Clone)]
-pub(crate) struct Evictor(Arc<[u64]>);
+#[derive(Clone, Debug)]
+pub struct Evictor(Arc<[u64]>);
 
 impl Evictor {
+    /// For the machine of a backend; `None` where that is a device, or has no caches to speak of.
+    pub fn new(backend: &dyn Backend) -> Option<Self> {
+        Self::of(backend, usize::MAX)
+    }
+
     /// For networks of so many bytes of weights; `None` where they fit the last-level cache together with whatever else
     /// a run touches, or where the processor's caches are not those that count.
     pub(crate) fn of(backend: &dyn Backend, weight_bytes: usize) -> Option<Self> {
@@ -51,7 +56,8 @@ impl Evictor {
         (backend.device().is_none() && !fits).then(|| Self(std::iter::repeat_n(1, elements).collect()))
     }
 
-    fn evict(&self) {
+    /// Reads all of it.
+    pub fn evict(&self) {
         // A line holds eight of them.
         std::hint::black_box(self.0.iter().step_by(8).fold(0u64, |sum, &element| sum.wrapping_add(element)));
     }
@@ -121,7 +127,8 @@ impl<'a> Tuner<'a> {
             contenders.push(Contender { candidate, key, alone: (!abandoned).then_some(alone) });
             contenders.iter_mut().for_each(|contender| contender.give_up_beyond(NEAR * best));
         }
-        for _ in 0..TURNS {
+        let rivals = contenders.iter().filter(|contender| contender.alone.is_some()).count();
+        for _ in 0..if rivals > 1 { TURNS } else { 0 } {
             for Contender { candidate, alone, .. } in &mut contenders {
                 if let Some(alone) = alone {
                     let timing = alone.time(f64::INFINITY, evictor).map_err(|source| failed(op, candidate, source))?;

@@ -178,7 +178,7 @@ fn kind(loss: &Loss<'_>) -> Kind {
     match loss.dense {
         None => Kind::Extra,
         Some(_) if is(&["csr", "bsr", "two-four", "filter-csr"]) => Kind::Sparse,
-        Some(_) if is(&["ternary", "int", "dense-f16"]) => Kind::Packed,
+        Some(_) if is(&["ternary", "int", "dense-f16", "scaled-f16"]) => Kind::Packed,
         Some(_) => Kind::Dense,
     }
 }

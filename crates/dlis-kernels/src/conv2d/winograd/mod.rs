@@ -5,7 +5,7 @@
 //! the 16 (36) positions of a tile is a matrix product of its own, of tiles by input channels by output channels; the
 //! products are transformed back. That is 2.25 (4) times fewer multiplications than the definition's, for weights
 //! that are 1.8 (4) times as large: it pays where maps are large enough that multiplications count, not the reading
-//! of weights.
+//! of weights. Weights of f16 are therefore kept as they are, and transformed some channels at a time as they are read.
 //!
 //! ```text
 //! for each run of tiles whose transformed inputs fit a second-level cache or two
@@ -14,7 +14,8 @@
 //!         for each tile:   outputs from the positions' sums, bias, residual, activation, the only store
 //! ```
 //!
-//! Results differ from the definition's by rounding: transformed values are larger than those they stand for
+//! Results differ from the definition's by rounding: transformed values, up to 576 times too large before they are
+//! scaled (`transform`), are larger than those they stand for
 //! (the conformance suite's `Tolerance::WINOGRAD` says how much is granted).
 
 mod transform;
@@ -83,8 +84,8 @@ impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
-        // Faster than the definition's algorithms on large maps, and larger in memory: whoever does not measure gets
-        // weights of their own size.
+        // Faster than the definition's algorithms on large maps, and in f32 larger in memory: whoever does not measure
+        // gets weights of their own size.
         0.3 * S::LANES as f32 / 16.0
     }
 
@@ -102,6 +103,11 @@ impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
         shift.f32_mut()[..bias.f32().len()].copy_from_slice(bias.f32());
         let scale = &mut scale.f32_mut()[..conv.out_channels];
         let weights = match accepts::weight(self, weights, self.format, &dims)? {
+            Weight::F16(array) => {
+                scale.fill(1.0);
+                let array = array.as_standard_layout();
+                Weights::taps::<S>(&conv, array.as_slice().unwrap_or_default().reinterpret_cast())
+            }
             Weight::ScaledF16(weight) => {
                 scale.copy_from_slice(weight.scales());
                 Weights::taps::<S>(&conv, weight.values().reinterpret_cast())
@@ -337,11 +343,12 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
             let count = prepared.weights.together::<S, TILE>(depth).min(depth - first);
             let weights = prepared.weights.of::<S, TILE>(simd, (column, depth), (first, count), &mut *scratch);
             for position in 0..positions(TILE) {
-                let (weights, next) = weights.of::<TILE>(position, count * block);
+                let (weights, mut next) = weights.of::<TILE>(position, count * block);
                 for begin in some.clone().step_by(rows) {
                     let from = &places[position * stride + begin * padded + first..];
                     let to = &mut sums[(position * some.len() + begin - some.start) * block..];
                     let (of_tile, rows) = ((padded, first > 0), (some.end - begin).min(rows));
+                    let next = std::mem::take(&mut next);
                     with_rows!(rows, product::<S, _>(simd, from, of_tile, (weights, next), to));
                 }
             }
@@ -391,7 +398,11 @@ fn product<S: Simd, const ROWS: usize>(
         }
     }
     let mut weight = weights.as_ptr();
-    let (mut ahead, step) = (next.as_ptr(), next.len().div_ceil(depth));
+    // Where nothing is next, a line that is there already.
+    let (mut ahead, step) = match next {
+        [] => (weights.as_ptr().cast(), 0),
+        next => (next.as_ptr(), next.len().div_ceil(depth)),
+    };
     for channel in 0..depth {
         // SAFETY: checked above: `depth` elements a row, a block of weights a channel.
         unsafe {
@@ -478,6 +489,8 @@ fn outputs<S: Simd, P: Simd, const TILE: usize>(
 pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(
     Winograd<4>(Format::DenseF32),
     Winograd<2>(Format::DenseF32),
+    Winograd<4>(Format::DenseF16),
+    Winograd<2>(Format::DenseF16),
     Winograd<4>(Format::ScaledF16),
     Winograd<2>(Format::ScaledF16)
 );
