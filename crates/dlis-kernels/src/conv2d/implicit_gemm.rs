@@ -28,7 +28,7 @@ use dlis_model::{Conv2d, Window};
 use half::slice::HalfFloatSliceExt as _;
 
 use super::pack::pack_block;
-use super::tile::{Block, COLUMNS, Geometry, Stored, operands, rows_of, with_rows};
+use super::tile::{Block, COLUMNS, Geometry, Stored, Stream, operands, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 
@@ -116,16 +116,16 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
             Weight::F16(array) => {
                 let array = array.as_standard_layout();
                 let packed = packed::<S, u16>(&conv, array.as_slice().unwrap_or_default().reinterpret_cast());
-                Box::new(PreparedGemm::<S, u16>::new(simd, conv, op, packed, Finish { bias, scales: None }))
+                Box::new(PreparedGemm::<S, u16>::new(simd, conv, op, packed, Finish { bias, scales: None }, hw))
             }
             Weight::ScaledF16(weight) => {
                 let packed = packed::<S, u16>(&conv, weight.values().reinterpret_cast());
                 let scales = Some(by_block::<S>(&conv, weight.scales()));
-                Box::new(PreparedGemm::<S, u16>::new(simd, conv, op, packed, Finish { bias, scales }))
+                Box::new(PreparedGemm::<S, u16>::new(simd, conv, op, packed, Finish { bias, scales }, hw))
             }
             _ => {
                 let packed = packed::<S, f32>(&conv, &accepts::dense_f32(self, weights, dims)?);
-                Box::new(PreparedGemm::<S, f32>::new(simd, conv, op, packed, Finish { bias, scales: None }))
+                Box::new(PreparedGemm::<S, f32>::new(simd, conv, op, packed, Finish { bias, scales: None }, hw))
             }
         })
     }
@@ -229,15 +229,19 @@ struct PreparedGemm<S, W> {
     /// Packed as the module says.
     weights: AlignedBytes,
     finish: Finish,
+    /// Bytes of weights that remain in a cache of each core while others are read.
+    keep: usize,
     stored: std::marker::PhantomData<W>,
 }
 
 impl<S: Simd, W: Stored> PreparedGemm<S, W> {
-    fn new(simd: S, conv: Conv2d, op: &OpSpec, weights: AlignedBytes, finish: Finish) -> Self {
+    fn new(simd: S, conv: Conv2d, op: &OpSpec, weights: AlignedBytes, finish: Finish, hw: &Hardware) -> Self {
         let padded = Padded::of(&conv, op.inputs[0]);
         let (conv, input) = padded.as_ref().map_or((conv, op.inputs[0]), |padded| (padded.merged(conv), padded.to));
         let geometry = Geometry::new(conv, input, op.output, op.epilogue);
-        Self { simd, geometry, padded, weights, finish, stored: std::marker::PhantomData }
+        // The rest is for activations.
+        let keep = hw.l2.map_or(0, |l2| usize::try_from(l2.bytes / 4 * 3).unwrap_or(usize::MAX));
+        Self { simd, geometry, padded, weights, finish, keep, stored: std::marker::PhantomData }
     }
 }
 
@@ -290,16 +294,18 @@ impl<P: Simd, W: Stored> Work for Column<'_, P, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { prepared: PreparedGemm { geometry, weights, finish, .. }, block, tiles } = self;
+        let Self { prepared, block, tiles } = self;
+        let PreparedGemm { geometry, weights, finish, .. } = prepared;
         let width = COLUMNS * S::LANES;
         let weights = &W::of(weights)[block.column * geometry.terms() * width..][..geometry.terms() * width];
         let of_block = block.column * width..(block.column + 1) * width;
         let bias = &finish.bias.f32()[of_block.clone()];
         let scales = finish.scales.as_ref().map(|scales| &scales.f32()[of_block]);
-        for tile in tiles {
+        for (index, tile) in tiles.clone().enumerate() {
             let first = tile * rows_of::<S>();
             let rows = geometry.rows::<S>(tile);
-            with_rows!(rows, tile_of::<S, _>(simd, &block, first, weights, bias, scales));
+            let ahead = Stream::of(weights, geometry.terms(), (index, tiles.len()), prepared.keep);
+            with_rows!(rows, tile_of::<S, _>(simd, &block, first, (weights, ahead), bias, scales));
         }
     }
 }
@@ -310,18 +316,18 @@ fn tile_of<S: Simd, const ROWS: usize>(
     simd: S,
     block: &Block<'_>,
     first: usize,
-    weights: &[impl Stored],
+    (weights, ahead): (&[impl Stored], Stream),
     bias: &[f32],
     scales: Option<&[f32]>,
 ) {
     let terms = 0..block.geometry.terms();
     let Some(scales) = scales else {
         let mut sums = Block::splat::<S, ROWS>(simd, bias);
-        block.add::<S, _, ROWS, true>(simd, first, terms, weights, &mut sums);
+        block.add::<S, _, ROWS>(simd, first, terms, weights, ahead, &mut sums);
         return block.store(simd, first, sums);
     };
     let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
-    block.add::<S, _, ROWS, true>(simd, first, terms, weights, &mut sums);
+    block.add::<S, _, ROWS>(simd, first, terms, weights, ahead, &mut sums);
     let ([scales], [bias]) = (Block::splat::<S, 1>(simd, scales), Block::splat::<S, 1>(simd, bias));
     for sums in &mut sums {
         for ((sum, &scale), &bias) in sums.iter_mut().zip(&scales).zip(&bias) {

@@ -14,7 +14,7 @@ const MAX_ROWS: usize = 8;
 pub(super) const COLUMNS: usize = 2;
 /// Most output channels of a block of any kernel: two of the widest vectors.
 const MAX_BLOCK: usize = 32;
-/// How far ahead of their use weights are prefetched, in bytes: a page, as the processor's own
+/// How far ahead of their use weights of one tile are prefetched, in bytes: a page, as the processor's own
 /// prefetchers stop at the end of one, and a layer of few pixels does little else than read weights.
 const AHEAD: usize = 4096;
 
@@ -315,6 +315,53 @@ impl Stored for u16 {
     }
 }
 
+/// Which weights are asked for while those of a term are used, so that they are there when they are wanted.
+pub(super) trait Ahead {
+    /// Asks for some, given the bytes of a vector of weights.
+    fn ask<S: Simd>(&mut self, simd: S, vector: usize);
+}
+
+/// None: they are in the first-level cache.
+pub(super) struct Nothing;
+
+impl Ahead for Nothing {
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, _simd: S, _vector: usize) {}
+}
+
+/// Those of a later term, or of a later block, which several tiles ask for a part each: what all the tiles of a block
+/// compute is time for the next block to come from memory, not the first tile's alone.
+#[derive(Clone, Copy)]
+pub(super) struct Stream {
+    at: *const u8,
+    /// Bytes from what one term asks for to what the next does.
+    step: usize,
+}
+
+impl Stream {
+    /// What one of `tiles` tiles, which all use these weights of `terms` terms, asks for; `keep` is how many bytes of
+    /// weights are still in a cache when they are wanted.
+    #[inline(always)]
+    pub(super) fn of<W>(weights: &[W], terms: usize, (tile, tiles): (usize, usize), keep: usize) -> Self {
+        let Range { start, end } = weights.as_ptr_range();
+        let (bytes, of_term) = (size_of_val(weights), size_of_val(weights) / terms.max(1));
+        if tiles == 1 || 2 * bytes > keep {
+            return Self { at: start.wrapping_byte_add(AHEAD).cast(), step: of_term };
+        }
+        Self { at: end.wrapping_byte_add(bytes / tiles * tile).cast(), step: of_term.div_ceil(tiles) }
+    }
+}
+
+impl Ahead for Stream {
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, simd: S, vector: usize) {
+        for v in 0..COLUMNS {
+            simd.prefetch(self.at.wrapping_add(v * vector).cast());
+        }
+        self.at = self.at.wrapping_add(self.step);
+    }
+}
+
 /// The sums of a tile.
 pub(super) type Sums<V, const ROWS: usize> = [[V; COLUMNS]; ROWS];
 
@@ -334,14 +381,15 @@ impl Block<'_> {
     }
 
     /// Adds the terms `terms` of the output pixels `first..first + ROWS`, counted over the whole batch.
-    /// `weights` are those of these terms, a block each; with `STREAM`, they are read from memory.
+    /// `weights` are those of these terms, a block each.
     #[inline(always)]
-    pub(super) fn add<S: Simd, W: Stored, const ROWS: usize, const STREAM: bool>(
+    pub(super) fn add<S: Simd, W: Stored, const ROWS: usize>(
         &self,
         simd: S,
         first: usize,
         terms: Range<usize>,
         weights: &[W],
+        mut ahead: impl Ahead,
         sums: &mut Sums<S::Vector, ROWS>,
     ) {
         let block = COLUMNS * S::LANES;
@@ -367,11 +415,9 @@ impl Block<'_> {
                 unsafe {
                     let mut columns = [simd.splat(0.0); COLUMNS];
                     for (v, column) in columns.iter_mut().enumerate() {
-                        if STREAM {
-                            simd.prefetch(weight.wrapping_byte_add(AHEAD).wrapping_add(v * S::LANES).cast());
-                        }
                         *column = W::load(simd, weight.add(v * S::LANES));
                     }
+                    ahead.ask(simd, size_of::<W>() * S::LANES);
                     for (pixel, sums) in pixel.iter().zip(sums.iter_mut()) {
                         let x = simd.splat(*pixel.add(channel));
                         for (sum, &column) in sums.iter_mut().zip(&columns) {

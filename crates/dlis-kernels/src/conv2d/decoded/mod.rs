@@ -23,7 +23,7 @@ use dlis_hw::Hardware;
 
 pub(super) use self::packed::Packed;
 use super::implicit_gemm::as_conv;
-use super::tile::{Block, COLUMNS, Geometry, Sums, rows_of, with_rows};
+use super::tile::{Block, COLUMNS, Geometry, Nothing, Sums, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 
@@ -219,7 +219,7 @@ fn chunk_of<S: Simd, const ROWS: usize>(
         }
     }
     let last = chunk.terms.end == block.geometry.terms();
-    block.add::<S, f32, ROWS, false>(simd, first, chunk.terms, chunk.weights, &mut sums);
+    block.add::<S, f32, ROWS>(simd, first, chunk.terms, chunk.weights, Nothing, &mut sums);
     if last {
         block.store(simd, first, sums);
         return;
