@@ -74,6 +74,7 @@ impl Drop for Lines {
 impl Deref for Lines {
     type Target = [Line];
 
+    #[inline]
     fn deref(&self) -> &[Line] {
         // SAFETY: so many lines were allocated, and zeroed, which is a line's value.
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.count) }
@@ -81,6 +82,7 @@ impl Deref for Lines {
 }
 
 impl DerefMut for Lines {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [Line] {
         // SAFETY: as above; they are borrowed by nobody else.
         unsafe { slice::from_raw_parts_mut(self.first.as_ptr(), self.count) }
@@ -93,6 +95,7 @@ pub struct AlignedBytes {
     len: usize,
 }
 
+// Kernels ask for them in their loops, where a call that is not inlined puts every vector register on the stack.
 impl AlignedBytes {
     /// Alignment of the first byte.
     pub const ALIGNMENT: usize = 64;
@@ -124,46 +127,55 @@ impl AlignedBytes {
     }
 
     /// Bytes asked for.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether none were asked for.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Bytes allocated: `len` rounded up to whole lines.
+    #[inline]
     pub fn allocated(&self) -> usize {
         self.lines.len() * Self::ALIGNMENT
     }
 
     /// The bytes.
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.lines[..])[..self.len]
     }
 
     /// The bytes, to write.
+    #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.lines[..])[..self.len]
     }
 
     /// The bytes as floats; a rest of fewer than four bytes is left out.
+    #[inline]
     pub fn f32(&self) -> &[f32] {
         &bytemuck::cast_slice(&self.lines[..])[..self.len / size_of::<f32>()]
     }
 
     /// The bytes as numbers of two bytes each; a last odd byte is left out.
+    #[inline]
     pub fn u16(&self) -> &[u16] {
         &bytemuck::cast_slice(&self.lines[..])[..self.len / size_of::<u16>()]
     }
 
     /// The bytes as numbers of two bytes each, to write.
+    #[inline]
     pub fn u16_mut(&mut self) -> &mut [u16] {
         &mut bytemuck::cast_slice_mut(&mut self.lines[..])[..self.len / size_of::<u16>()]
     }
 
     /// The bytes as floats, to write.
+    #[inline]
     pub fn f32_mut(&mut self) -> &mut [f32] {
         &mut bytemuck::cast_slice_mut(&mut self.lines[..])[..self.len / size_of::<f32>()]
     }

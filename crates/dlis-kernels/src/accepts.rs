@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use dlis_backend::{AlignedBytes, Kernel, Layout, OpSpec, OpWeights, PrepareError, Support};
 use dlis_formats::{Format, Weight};
+use half::slice::HalfFloatSliceExt as _;
 
 use crate::support;
 
@@ -97,6 +98,36 @@ pub(crate) fn weight<'a>(
         .weight
         .filter(|weight| weight.format() == format && weight.dims() == dims)
         .ok_or_else(|| wrong_weight(kernel, weights, format, dims))
+}
+
+/// A weight of f16.
+pub(crate) struct Halves<'a> {
+    /// The bits of its values, in row-major order.
+    pub(crate) bits: Cow<'a, [u16]>,
+    /// What those of each output channel are multiplied by, where they are scaled.
+    pub(crate) scales: Option<&'a [f32]>,
+}
+
+/// A weight of these extents in one of the formats of f16, `dense-f16` and `scaled-f16`.
+pub(crate) fn halves<'a>(
+    kernel: &dyn Kernel,
+    weights: OpWeights<'a>,
+    format: Format,
+    dims: &[usize],
+) -> Result<Halves<'a>, PrepareError> {
+    match weight(kernel, weights, format, dims)? {
+        Weight::F16(array) => {
+            let bits = match array.as_slice() {
+                Some(values) => Cow::Borrowed(values.reinterpret_cast()),
+                None => Cow::Owned(array.iter().map(|value| value.to_bits()).collect()),
+            };
+            Ok(Halves { bits, scales: None })
+        }
+        Weight::ScaledF16(weight) => {
+            Ok(Halves { bits: Cow::Borrowed(weight.values().reinterpret_cast()), scales: Some(weight.scales()) })
+        }
+        _ => Err(wrong_weight(kernel, weights, format, dims)),
+    }
 }
 
 /// What `prepare` answers to a weight that is not of the format and extents that the operation declares.

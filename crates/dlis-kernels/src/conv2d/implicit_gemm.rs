@@ -16,16 +16,16 @@
 //! a row of the window are merged into one: the image is copied once with its padding in place, and what those taps
 //! read of it are then neighbours.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use dlis_backend::{
     AlignedBytes, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError,
     Prepared, Scratch, Support, TensorSpec, static_range,
 };
-use dlis_formats::{Format, Weight};
+use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_model::{Conv2d, Window};
-use half::slice::HalfFloatSliceExt as _;
 
 use super::pack::pack_block;
 use super::tile::{Block, COLUMNS, Geometry, Stored, Stream, operands, rows_of, with_rows};
@@ -43,14 +43,14 @@ const MIN_GROUP: usize = 4;
 pub(crate) struct ImplicitGemm<S> {
     id: KernelId,
     format: Format,
-    level: std::marker::PhantomData<S>,
+    level: PhantomData<S>,
 }
 
 impl<S: Simd> ImplicitGemm<S> {
     /// `op` is `conv2d` or `linear`, `format` dense f32, dense f16 or scaled f16.
     pub(crate) const fn new(op: &'static str, format: Format) -> Self {
         let id = KernelId::new(op, "f32", accepts::format_name(format), "implicit-gemm", S::LEVEL.name());
-        Self { id, format, level: std::marker::PhantomData }
+        Self { id, format, level: PhantomData }
     }
 
     fn accepts(&self) -> Accepts {
@@ -111,63 +111,35 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
         let dims = conv.weight_dims();
         let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
-        let bias = by_block::<S>(&conv, bias.f32());
-        Ok(match accepts::weight(self, weights, self.format, dims)? {
-            Weight::F16(array) => {
-                let array = array.as_standard_layout();
-                let packed = packed::<S, u16>(&conv, array.as_slice().unwrap_or_default().reinterpret_cast());
-                Box::new(PreparedGemm::<S, u16>::new(simd, conv, op, packed, Finish { bias, scales: None }, hw))
-            }
-            Weight::ScaledF16(weight) => {
-                let packed = packed::<S, u16>(&conv, weight.values().reinterpret_cast());
-                let scales = Some(by_block::<S>(&conv, weight.scales()));
-                Box::new(PreparedGemm::<S, u16>::new(simd, conv, op, packed, Finish { bias, scales }, hw))
-            }
-            _ => {
-                let packed = packed::<S, f32>(&conv, &accepts::dense_f32(self, weights, dims)?);
-                Box::new(PreparedGemm::<S, f32>::new(simd, conv, op, packed, Finish { bias, scales: None }, hw))
-            }
-        })
+        let padded = Padded::of(&conv, op.inputs[0]);
+        let (merged, input) = padded.as_ref().map_or((conv, op.inputs[0]), |padded| (padded.merged(conv), padded.to));
+        let geometry = Geometry::new(merged, input, op.output, op.epilogue);
+        let bias = geometry.by_block::<S>(bias.f32());
+        // The rest is for activations.
+        let keep = hw.l2.map_or(0, |l2| usize::try_from(l2.bytes / 4 * 3).unwrap_or(usize::MAX));
+        if self.format == Format::DenseF32 {
+            let weights = packed::<S, f32>(&conv, &geometry, &accepts::dense_f32(self, weights, dims)?);
+            let (scales, stored) = (None, PhantomData::<f32>);
+            return Ok(Box::new(PreparedGemm { simd, geometry, padded, weights, bias, scales, keep, stored }));
+        }
+        let halves = accepts::halves(self, weights, self.format, dims)?;
+        let scales = halves.scales.map(|scales| geometry.by_block::<S>(scales));
+        let (weights, stored) = (packed::<S, u16>(&conv, &geometry, &halves.bits), PhantomData::<u16>);
+        Ok(Box::new(PreparedGemm { simd, geometry, padded, weights, bias, scales, keep, stored }))
     }
 }
 
-/// Blocks of output channels of a group.
-fn blocks<S: Simd>(conv: &Conv2d) -> usize {
-    (conv.out_channels / conv.groups).div_ceil(COLUMNS * S::LANES)
-}
-
-/// The output channels of each block of each group.
-fn columns<S: Simd>(conv: &Conv2d) -> impl Iterator<Item = Range<usize>> + use<S> {
-    let (block, blocks, per_group) = (COLUMNS * S::LANES, blocks::<S>(conv), conv.out_channels / conv.groups);
-    (0..conv.groups * blocks).map(move |column| {
-        let (group, within) = (column / blocks, column % blocks * block);
-        group * per_group + within..group * per_group + per_group.min(within + block)
-    })
-}
-
-/// Weights in the order in which they are read; channels beyond the last are zero.
-fn packed<S: Simd, W: Stored>(conv: &Conv2d, source: &[W]) -> AlignedBytes {
+/// Weights of a convolution in the order in which they are read; channels beyond a group's last are zero. Merging its taps
+/// changes nothing in that order.
+fn packed<S: Simd, W: Stored>(conv: &Conv2d, geometry: &Geometry, source: &[W]) -> AlignedBytes {
     let block = COLUMNS * S::LANES;
-    let depth = conv.in_channels / conv.groups;
-    let taps = conv.window.taps();
-    let mut packed = AlignedBytes::zeroed(conv.groups * blocks::<S>(conv) * taps * depth * block * size_of::<W>());
-    let of_block = W::of_mut(&mut packed).chunks_exact_mut(taps * depth * block);
-    for (outs, to) in columns::<S>(conv).zip(of_block) {
+    let (depth, taps) = (conv.in_channels / conv.groups, conv.window.taps());
+    let mut packed = AlignedBytes::zeroed(geometry.columns::<S>() * taps * depth * block * size_of::<W>());
+    for (column, to) in W::of_mut(&mut packed).chunks_exact_mut(taps * depth * block).enumerate() {
+        let outs = geometry.channels::<S>(column);
         pack_block(source, (depth, taps), outs, block, to, |channel, tap| tap * depth + channel);
     }
     packed
-}
-
-/// A number of each output channel, block by block; zeros beyond a group's last, and throughout where there are none.
-fn by_block<S: Simd>(conv: &Conv2d, values: &[f32]) -> AlignedBytes {
-    let block = COLUMNS * S::LANES;
-    let mut to = AlignedBytes::zeroed(conv.groups * blocks::<S>(conv) * block * size_of::<f32>());
-    if !values.is_empty() {
-        for (outs, to) in columns::<S>(conv).zip(to.f32_mut().chunks_exact_mut(block)) {
-            to[..outs.len()].copy_from_slice(&values[outs]);
-        }
-    }
-    to
 }
 
 /// An image of few channels with its padding in place.
@@ -214,13 +186,6 @@ impl Padded {
     }
 }
 
-/// What is done to the sums of each output channel: `[group][block][channel of the block]`.
-struct Finish {
-    bias: AlignedBytes,
-    /// What they are multiplied by before that.
-    scales: Option<AlignedBytes>,
-}
-
 struct PreparedGemm<S, W> {
     simd: S,
     /// Of the padded image, if there is one.
@@ -228,28 +193,19 @@ struct PreparedGemm<S, W> {
     padded: Option<Padded>,
     /// Packed as the module says.
     weights: AlignedBytes,
-    finish: Finish,
+    /// What is added to the sums of each output channel: `[group][block][channel of the block]`.
+    bias: AlignedBytes,
+    /// What they are multiplied by before that.
+    scales: Option<AlignedBytes>,
     /// Bytes of weights that remain in a cache of each core while others are read.
     keep: usize,
-    stored: std::marker::PhantomData<W>,
-}
-
-impl<S: Simd, W: Stored> PreparedGemm<S, W> {
-    fn new(simd: S, conv: Conv2d, op: &OpSpec, weights: AlignedBytes, finish: Finish, hw: &Hardware) -> Self {
-        let padded = Padded::of(&conv, op.inputs[0]);
-        let (conv, input) = padded.as_ref().map_or((conv, op.inputs[0]), |padded| (padded.merged(conv), padded.to));
-        let geometry = Geometry::new(conv, input, op.output, op.epilogue);
-        // The rest is for activations.
-        let keep = hw.l2.map_or(0, |l2| usize::try_from(l2.bytes / 4 * 3).unwrap_or(usize::MAX));
-        Self { simd, geometry, padded, weights, finish, keep, stored: std::marker::PhantomData }
-    }
+    stored: PhantomData<W>,
 }
 
 impl<S: Simd, W: Stored> Prepared for PreparedGemm<S, W> {
     fn footprint(&self, _threads: usize) -> Footprint {
-        let Finish { bias, scales } = &self.finish;
-        let finish_bytes = bias.allocated() + scales.as_ref().map_or(0, AlignedBytes::allocated);
-        let weight_bytes = self.weights.allocated() + finish_bytes + self.geometry.bytes();
+        let scales = self.scales.as_ref().map_or(0, AlignedBytes::allocated);
+        let weight_bytes = self.weights.allocated() + self.bias.allocated() + scales + self.geometry.bytes();
         let scratch_bytes = self.padded.as_ref().map_or(0, |padded| padded.to.elements() * size_of::<f32>());
         Footprint { weight_bytes, scratch_bytes, ..Footprint::default() }
     }
@@ -275,7 +231,7 @@ impl<S: Simd, W: Stored> Prepared for PreparedGemm<S, W> {
             for task in tasks {
                 let (column, run) = (task / runs, task % runs);
                 let tiles = static_range(tiles, runs, run);
-                let block = Block { geometry, tensors: &tensors, column };
+                let block = Block::new::<S>(geometry, &tensors, column);
                 self.simd.vectorize(Column { prepared: self, block, tiles });
             }
         });
@@ -295,16 +251,17 @@ impl<P: Simd, W: Stored> Work for Column<'_, P, W> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { prepared, block, tiles } = self;
-        let PreparedGemm { geometry, weights, finish, .. } = prepared;
+        let PreparedGemm { geometry, weights, bias, scales, .. } = prepared;
         let width = COLUMNS * S::LANES;
         let weights = &W::of(weights)[block.column * geometry.terms() * width..][..geometry.terms() * width];
         let of_block = block.column * width..(block.column + 1) * width;
-        let bias = &finish.bias.f32()[of_block.clone()];
-        let scales = finish.scales.as_ref().map(|scales| &scales.f32()[of_block]);
-        for (index, tile) in tiles.clone().enumerate() {
+        let bias = &bias.f32()[of_block.clone()];
+        let scales = scales.as_ref().map(|scales| &scales.f32()[of_block]);
+        let mut ahead = Stream::new(weights, geometry.terms(), tiles.len(), prepared.keep);
+        for tile in tiles {
             let first = tile * rows_of::<S>();
             let rows = geometry.rows::<S>(tile);
-            let ahead = Stream::of(weights, geometry.terms(), (index, tiles.len()), prepared.keep);
+            let ahead = ahead.next();
             with_rows!(rows, tile_of::<S, _>(simd, &block, first, (weights, ahead), bias, scales));
         }
     }

@@ -29,6 +29,9 @@ pub(super) struct Geometry {
     pub(super) input: TensorSpec,
     pub(super) output: TensorSpec,
     pub(super) epilogue: Epilogue,
+    /// Input and output channels of a group, so that no tile begins with a division.
+    depth: usize,
+    per_group: usize,
     /// Whether every output pixel is computed from the input pixel of the same index.
     pointwise: bool,
     /// What a tap in the padding reads: one group's channels.
@@ -37,11 +40,12 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub(super) fn new(conv: Conv2d, input: TensorSpec, output: TensorSpec, epilogue: Epilogue) -> Self {
-        let zeros = AlignedBytes::zeroed(conv.in_channels / conv.groups * size_of::<f32>());
+        let (depth, per_group) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
+        let zeros = AlignedBytes::zeroed(depth * size_of::<f32>());
         // Taps that were merged into channels are several pixels of the input.
         let merged = conv.in_channels != input.channels;
         let pointwise = conv.groups == 1 && conv.window.is_pointwise() && !merged;
-        Self { conv, input, output, epilogue, pointwise, zeros }
+        Self { conv, input, output, epilogue, depth, per_group, pointwise, zeros }
     }
 
     /// The memory of a call, which must be of these tensors.
@@ -71,12 +75,12 @@ impl Geometry {
 
     /// Input channels of a group.
     pub(super) fn depth(&self) -> usize {
-        self.conv.in_channels / self.conv.groups
+        self.depth
     }
 
     /// Output channels of a group.
     pub(super) fn per_group(&self) -> usize {
-        self.conv.out_channels / self.conv.groups
+        self.per_group
     }
 
     /// Terms of a sum: taps times [`depth`](Self::depth), taps outside.
@@ -97,6 +101,19 @@ impl Geometry {
         let within = within * block;
         let first = group * per_group + within;
         first..first + (per_group - within).min(block)
+    }
+
+    /// A number of each output channel, block by block; zeros beyond a group's last, and throughout where there are none.
+    pub(super) fn by_block<S: Simd>(&self, values: &[f32]) -> AlignedBytes {
+        let block = COLUMNS * S::LANES;
+        let mut to = AlignedBytes::zeroed(self.columns::<S>() * block * size_of::<f32>());
+        if !values.is_empty() {
+            for (column, to) in to.f32_mut().chunks_exact_mut(block).enumerate() {
+                let channels = self.channels::<S>(column);
+                to[..channels.len()].copy_from_slice(&values[channels]);
+            }
+        }
+        to
     }
 
     /// Tiles of pixels of the whole batch.
@@ -259,11 +276,14 @@ pub(super) struct Tensors<'a> {
 }
 
 /// One block of output channels of a call.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Block<'a> {
     pub(super) geometry: &'a Geometry,
-    pub(super) tensors: &'a Tensors<'a>,
     pub(super) column: usize,
+    /// The output channels, which are some of a group's.
+    pub(super) channels: Range<usize>,
+    tensors: &'a Tensors<'a>,
+    group: usize,
 }
 
 /// A number as which weights are stored, and which becomes f32 on its way into a register.
@@ -329,26 +349,35 @@ impl Ahead for Nothing {
     fn ask<S: Simd>(&mut self, _simd: S, _vector: usize) {}
 }
 
-/// Those of a later term, or of a later block, which several tiles ask for a part each: what all the tiles of a block
-/// compute is time for the next block to come from memory, not the first tile's alone.
+/// Those of a later term, or of the next block, of which each tile asks for a part: all that the tiles of a block compute
+/// is time for the next block to come from memory, not the first tile alone.
 #[derive(Clone, Copy)]
 pub(super) struct Stream {
     at: *const u8,
     /// Bytes from what one term asks for to what the next does.
     step: usize,
+    /// And one tile to the next.
+    of_tile: usize,
 }
 
 impl Stream {
-    /// What one of `tiles` tiles, which all use these weights of `terms` terms, asks for; `keep` is how many bytes of
+    /// What the first of `tiles` tiles asks for, which all use these weights of `terms` terms; `keep` is how many bytes of
     /// weights are still in a cache when they are wanted.
-    #[inline(always)]
-    pub(super) fn of<W>(weights: &[W], terms: usize, (tile, tiles): (usize, usize), keep: usize) -> Self {
+    pub(super) fn new<W>(weights: &[W], terms: usize, tiles: usize, keep: usize) -> Self {
         let Range { start, end } = weights.as_ptr_range();
         let (bytes, of_term) = (size_of_val(weights), size_of_val(weights) / terms.max(1));
-        if tiles == 1 || 2 * bytes > keep {
-            return Self { at: start.wrapping_byte_add(AHEAD).cast(), step: of_term };
+        if tiles <= 1 || 2 * bytes > keep {
+            return Self { at: start.wrapping_byte_add(AHEAD).cast(), step: of_term, of_tile: 0 };
         }
-        Self { at: end.wrapping_byte_add(bytes / tiles * tile).cast(), step: of_term.div_ceil(tiles) }
+        Self { at: end.cast(), step: of_term.div_ceil(tiles), of_tile: bytes.div_ceil(tiles) }
+    }
+
+    /// What the next tile asks for.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Self {
+        let this = *self;
+        self.at = self.at.wrapping_add(self.of_tile);
+        this
     }
 }
 
@@ -365,7 +394,13 @@ impl Ahead for Stream {
 /// The sums of a tile.
 pub(super) type Sums<V, const ROWS: usize> = [[V; COLUMNS]; ROWS];
 
-impl Block<'_> {
+impl<'a> Block<'a> {
+    pub(super) fn new<S: Simd>(geometry: &'a Geometry, tensors: &'a Tensors<'a>, column: usize) -> Self {
+        let channels = geometry.channels::<S>(column);
+        let group = channels.start / geometry.per_group;
+        Self { geometry, column, channels, tensors, group }
+    }
+
     /// The same number in every row, one a channel of the block.
     #[inline(always)]
     pub(super) fn splat<S: Simd, const ROWS: usize>(simd: S, block: &[f32]) -> Sums<S::Vector, ROWS> {
@@ -394,10 +429,6 @@ impl Block<'_> {
     ) {
         let block = COLUMNS * S::LANES;
         let depth = self.geometry.depth();
-        let group = match self.geometry.conv.groups {
-            1 => 0,
-            _ => self.geometry.channels::<S>(self.column).start / self.geometry.per_group(),
-        };
         assert!(weights.len() >= terms.len() * block, "a block of weights a term");
 
         let origin = self.geometry.origins::<ROWS>(first);
@@ -408,7 +439,7 @@ impl Block<'_> {
             let (tap, channel) = if term < depth { (0, term) } else { (term / depth, term % depth) };
             let channels = channel..depth.min(channel + terms.end - term);
             term += channels.len();
-            let pixel = self.geometry.pixels(self.tensors, &origin, tap, group);
+            let pixel = self.geometry.pixels(self.tensors, &origin, tap, self.group);
             for channel in channels {
                 // SAFETY: every `pixel` points to the `depth` channels of one group; `weight` advances through a
                 // block of `COLUMNS` vectors a term, as many as were checked above.
@@ -433,8 +464,7 @@ impl Block<'_> {
     /// Applies the epilogue and writes a tile.
     #[inline(always)]
     pub(super) fn store<S: Simd, const ROWS: usize>(&self, simd: S, first: usize, sums: Sums<S::Vector, ROWS>) {
-        let channels = self.geometry.channels::<S>(self.column);
-        self.geometry.store(simd, self.tensors, (first, channels), sums);
+        self.geometry.store(simd, self.tensors, (first, self.channels.clone()), sums);
     }
 }
 

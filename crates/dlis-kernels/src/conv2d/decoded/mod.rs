@@ -79,18 +79,11 @@ impl<S: Simd> Kernel for DecodedGemm<S> {
         let dims = conv.weight_dims();
         let dims = if matches!(op.operation, Operation::Linear(_)) { &dims[..2] } else { &dims[..] };
         let weight = accepts::weight(self, weights, self.format, dims)?;
-        let values = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
+        let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
         let geometry = Geometry::new(conv, op.inputs[0], op.output, op.epilogue);
-        let block = COLUMNS * S::LANES;
-        let weights = Packed::new(weight, block, geometry.per_group())
+        let weights = Packed::new(weight, COLUMNS * S::LANES, geometry.per_group())
             .ok_or_else(|| accepts::wrong_weight(self, weights, self.format, dims))?;
-        let mut bias = AlignedBytes::zeroed(geometry.columns::<S>() * block * size_of::<f32>());
-        if conv.bias {
-            for column in 0..geometry.columns::<S>() {
-                let channels = geometry.channels::<S>(column);
-                bias.f32_mut()[column * block..][..channels.len()].copy_from_slice(&values.f32()[channels]);
-            }
-        }
+        let bias = geometry.by_block::<S>(bias.f32());
         Ok(Box::new(PreparedDecoded { simd, geometry, weights, bias }))
     }
 }
@@ -141,7 +134,7 @@ impl<S: Simd> Prepared for PreparedDecoded<S> {
             for task in tasks {
                 let (column, run) = (task / runs, task % runs);
                 let tiles = static_range(tiles, runs, run);
-                let block = Block { geometry, tensors: &tensors, column };
+                let block = Block::new::<S>(geometry, &tensors, column);
                 self.simd.vectorize(Column { prepared: self, block, tiles, scratch: &mut *scratch });
             }
         });
@@ -166,7 +159,7 @@ impl<P: Simd> Work for Column<'_, P> {
         let width = COLUMNS * S::LANES;
         let (decoded, sums) = scratch.split_at_mut(prepared.chunk_len());
         let bias = &bias.f32()[block.column * width..][..width];
-        let channels = geometry.channels::<S>(block.column);
+        let channels = block.channels.clone();
         let mut begin = 0;
         while begin < geometry.terms() {
             let terms = begin..(begin + TERMS).min(geometry.terms());

@@ -27,10 +27,9 @@ use dlis_backend::{
     AlignedBytes, Disjoint, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
     PrepareError, Prepared, Scratch, Support, static_range,
 };
-use dlis_formats::{Format, Weight};
+use dlis_formats::Format;
 use dlis_hw::Hardware;
 use dlis_model::{Conv2d, Window};
-use half::slice::HalfFloatSliceExt as _;
 
 use self::transform::MOST;
 use self::weights::Weights;
@@ -97,28 +96,19 @@ impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
         let dims = conv.weight_dims();
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
         let geometry = Geometry::new(conv, op.inputs[0], op.output, op.epilogue);
-        let mut finish =
-            [(); 2].map(|()| AlignedBytes::zeroed(geometry.columns::<S>() * COLUMNS * S::LANES * size_of::<f32>()));
-        let [scale, shift] = &mut finish;
-        shift.f32_mut()[..bias.f32().len()].copy_from_slice(bias.f32());
-        let scale = &mut scale.f32_mut()[..conv.out_channels];
-        let weights = match accepts::weight(self, weights, self.format, &dims)? {
-            Weight::F16(array) => {
-                scale.fill(1.0);
-                let array = array.as_standard_layout();
-                Weights::taps::<S>(&conv, array.as_slice().unwrap_or_default().reinterpret_cast())
+        let mut scales = vec![1.0; conv.out_channels];
+        let weights = if self.format == Format::DenseF32 {
+            Weights::positions::<S, TILE>(&conv, &accepts::dense_f32(self, weights, &dims)?)
+        } else {
+            let halves = accepts::halves(self, weights, self.format, &dims)?;
+            if let Some(of_rows) = halves.scales {
+                scales.copy_from_slice(of_rows);
             }
-            Weight::ScaledF16(weight) => {
-                scale.copy_from_slice(weight.scales());
-                Weights::taps::<S>(&conv, weight.values().reinterpret_cast())
-            }
-            _ => {
-                scale.fill(1.0);
-                Weights::positions::<S, TILE>(&conv, &accepts::dense_f32(self, weights, &dims)?)
-            }
+            Weights::taps::<S>(&conv, &halves.bits)
         };
         let denominator = transform::denominator(TILE);
-        scale.iter_mut().for_each(|scale| *scale /= denominator * denominator);
+        scales.iter_mut().for_each(|scale| *scale /= denominator * denominator);
+        let finish = [&scales[..], bias.f32()].map(|values| geometry.by_block::<S>(values));
         let tiles = [op.output.height.div_ceil(TILE), op.output.width.div_ceil(TILE)];
         Ok(Box::new(PreparedWinograd::<S, TILE> { simd, geometry, tiles, weights, finish }))
     }
