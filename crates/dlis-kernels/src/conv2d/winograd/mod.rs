@@ -43,6 +43,9 @@ const INPUT_BYTES: usize = 2 << 20;
 const AHEAD: usize = 1024;
 /// Bytes of a worker's sums: with the weights of a position they should stay in a second-level cache.
 const SUM_BYTES: usize = 192 << 10;
+/// Floats between the parts of two positions: a line, so that the positions of one tile, a power of two apart otherwise,
+/// are not all in the same few sets of a cache.
+const GAP: usize = 16;
 
 /// The kernel on one SIMD level, for tiles of `TILE` outputs a side: 2 or 4, of weights in one format.
 struct Winograd<S, const TILE: usize> {
@@ -149,13 +152,18 @@ impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
         (INPUT_BYTES / of_tile).next_multiple_of(rows_of::<S>()).max(rows_of::<S>()).min(self.tiles())
     }
 
+    /// Floats of transformed inputs.
+    fn places_len(&self) -> usize {
+        (self.together() * self.depth() + GAP) * Self::POSITIONS
+    }
+
     /// Floats of a worker: sums, and weights that are transformed as they are read.
     fn worker_len(&self) -> usize {
         self.sums_len() + self.weights.scratch_len::<S, TILE>(self.geometry.depth())
     }
 
     fn sums_len(&self) -> usize {
-        self.most_tiles() * Self::POSITIONS * Self::BLOCK
+        (self.most_tiles() * Self::BLOCK + GAP) * Self::POSITIONS
     }
 
     /// Most tiles of a task.
@@ -169,7 +177,7 @@ impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
     fn footprint(&self, _threads: usize) -> Footprint {
         Footprint {
             weight_bytes: self.weights.bytes() + 2 * self.finish[0].allocated() + self.geometry.bytes(),
-            scratch_bytes: self.together() * Self::POSITIONS * self.depth() * size_of::<f32>(),
+            scratch_bytes: self.places_len() * size_of::<f32>(),
             worker_scratch_bytes: self.worker_len() * size_of::<f32>(),
         }
     }
@@ -179,7 +187,7 @@ impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
         let tensors = geometry.tensors(io);
         let (shared, worker_len, workers) = scratch.f32();
         let together = self.together();
-        let shared = &mut shared[..together * Self::POSITIONS * self.depth()];
+        let shared = &mut shared[..self.places_len()];
         assert!(worker_len >= self.worker_len(), "scratch of the operation");
         let workers = Disjoint::new(workers);
         let columns = geometry.columns::<S>();
@@ -336,7 +344,7 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
                 let (weights, mut next) = weights.of::<TILE>(position, count * block);
                 for begin in some.clone().step_by(rows) {
                     let from = &places[position * stride + begin * padded + first..];
-                    let to = &mut sums[(position * some.len() + begin - some.start) * block..];
+                    let to = &mut sums[position * (some.len() * block + GAP) + (begin - some.start) * block..];
                     let (of_tile, rows) = ((padded, first > 0), (some.end - begin).min(rows));
                     let next = std::mem::take(&mut next);
                     with_rows!(rows, product::<S, _>(simd, from, of_tile, (weights, next), to));
@@ -353,7 +361,7 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
                 (tiles.start + tile, column),
                 finish,
                 of_tile,
-                some.len() * block,
+                some.len() * block + GAP,
             );
         }
     }
