@@ -274,6 +274,8 @@ impl<P: Simd, const TILE: usize> Inputs<'_, P, TILE> {
         let side = TILE + 2;
         let (channels, depth) = (self.prepared.geometry.depth(), self.prepared.depth());
         let stride = self.places.len() / positions(TILE);
+        let place = (tile - self.first) * depth;
+        assert!(place + depth <= stride, "a tile of the places");
         let pixels = self.pixels(tile);
         for channel in (0..channels).step_by(S::LANES) {
             let count = (channels - channel).min(S::LANES);
@@ -302,10 +304,10 @@ impl<P: Simd, const TILE: usize> Inputs<'_, P, TILE> {
                 }
                 let column = transform::data::<S, TILE>(simd, column);
                 for (y, &value) in column.iter().enumerate().take(side) {
-                    let at = (y * side + x) * stride + (tile - self.first) * depth + channel;
-                    // SAFETY: a tile's part of a position is `depth` elements, whole vectors; tiles belong to one
-                    // worker each, so no two parts overlap.
-                    unsafe { simd.store(self.places.slice(at..at + S::LANES).as_mut_ptr(), value) };
+                    // SAFETY: there are as many positions of `stride` elements, in each of which the tile's part is
+                    // `depth` elements, whole vectors, as was checked above; tiles belong to one worker each, so no two
+                    // parts overlap.
+                    unsafe { simd.store(self.places.as_mut_ptr().add((y * side + x) * stride + place + channel), value) };
                 }
             }
         }
@@ -477,9 +479,9 @@ fn outputs<S: Simd, P: Simd, const TILE: usize>(
     let (top, left) = (within / across * TILE, within % across * TILE);
     let channels = geometry.channels::<S>(column);
     for (y, results) in results.iter().enumerate().take(TILE.min(output.height - top)) {
+        let pixel = (image * output.height + top + y) * output.width + left;
         for (x, &sums) in results.iter().enumerate().take(TILE.min(output.width - left)) {
-            let pixel = (image * output.height + top + y) * output.width + left + x;
-            geometry.store(simd, tensors, (pixel, channels.clone()), [sums]);
+            geometry.store(simd, tensors, (pixel + x, channels.clone()), [sums]);
         }
     }
 }
