@@ -4,6 +4,7 @@ mod cache;
 mod whole;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dlis_backend::{
     AlignedBytes, Backend, Executable, Head, Layout, OpSpec, OpWeights, Program, Slot, SlotId, Step, TensorSpec,
@@ -31,14 +32,14 @@ const ENOUGH_NS: u64 = 10_000_000;
 const MAX_COLD_RUNS: usize = 11;
 /// Bytes of weights from which that is worth its time; fewer come back while the first outputs are computed.
 const MANY_WEIGHT_BYTES: usize = 256 << 10;
-/// Most memory that is read to put weights out of the caches: a virtual machine may report more cache than it has.
+/// Most memory that is written to put weights out of the caches: a virtual machine may report more cache than it has.
 const MAX_EVICT_BYTES: u64 = 64 << 20;
 
-/// Memory that is read so that the caches hold nothing else: what a layer of a network finds whose weights do not fit
+/// Memory that is written so that the caches hold nothing else: what a layer of a network finds whose weights do not fit
 /// them. Measured again and again alone, an algorithm that reads four times the weights would look as good as one
 /// that does not.
 #[derive(Clone, Debug)]
-pub struct Evictor(Arc<[u64]>);
+pub struct Evictor(Arc<[AtomicU64]>);
 
 impl Evictor {
     /// For the machine of a backend; `None` where that is a device, or has no caches to speak of.
@@ -46,20 +47,22 @@ impl Evictor {
         Self::of(backend, usize::MAX)
     }
 
-    /// For networks of so many bytes of weights; `None` where they fit the last-level cache together with whatever else
-    /// a run touches, or where the processor's caches are not those that count.
+    /// For networks of so many bytes of weights, which are put out of the largest cache that does not hold them together
+    /// with whatever else a run touches; `None` where all do, or where the processor's caches are not those that count.
     pub(crate) fn of(backend: &dyn Backend, weight_bytes: usize) -> Option<Self> {
         let hw = backend.hardware();
-        let bytes = hw.l3.or(hw.l2)?.bytes.min(MAX_EVICT_BYTES);
-        let fits = (weight_bytes as u64) < bytes / 2;
+        let caches = [hw.l3, hw.l2].into_iter().flatten().map(|cache| cache.bytes.min(MAX_EVICT_BYTES));
+        let bytes = caches.into_iter().find(|bytes| weight_bytes as u64 >= bytes / 2)?;
         let elements = usize::try_from(bytes + bytes / 4).ok()? / size_of::<u64>();
-        (backend.device().is_none() && !fits).then(|| Self(std::iter::repeat_n(1, elements).collect()))
+        backend.device().is_none().then(|| Self((0..elements).map(|_| AtomicU64::new(1)).collect()))
     }
 
-    /// Reads all of it.
+    /// Writes to all of its lines. A cache may leave out what is only read, and once; what was written it must take.
     pub fn evict(&self) {
         // A line holds eight of them.
-        std::hint::black_box(self.0.iter().step_by(8).fold(0u64, |sum, &element| sum.wrapping_add(element)));
+        for element in self.0.iter().step_by(8) {
+            element.store(element.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        }
     }
 }
 
@@ -266,7 +269,8 @@ mod tests {
             let backend = HostBackend::new("none", &[], Arc::new(Serial), Schedule::Static).with_hardware(hw);
             Evictor::of(&backend, weight_bytes).map(|evictor| size_of_val(&evictor.0[..]))
         };
-        assert_eq!(of(cache(1 << 10), cache(1 << 20), 1 << 18), None);
+        assert_eq!(of(cache(1 << 10), cache(1 << 20), 1 << 8), None);
+        assert_eq!(of(cache(1 << 10), cache(1 << 20), 1 << 18), Some(5 << 8));
         assert_eq!(of(cache(1 << 10), cache(1 << 20), 1 << 19), Some(5 << 18));
         assert_eq!(of(cache(1 << 10), None, 1 << 19), Some(5 << 8));
         assert_eq!(of(None, None, usize::MAX), None);

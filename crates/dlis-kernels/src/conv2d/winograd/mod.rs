@@ -307,7 +307,9 @@ impl<P: Simd, const TILE: usize> Inputs<'_, P, TILE> {
                     // SAFETY: there are as many positions of `stride` elements, in each of which the tile's part is
                     // `depth` elements, whole vectors, as was checked above; tiles belong to one worker each, so no two
                     // parts overlap.
-                    unsafe { simd.store(self.places.as_mut_ptr().add((y * side + x) * stride + place + channel), value) };
+                    unsafe {
+                        simd.store(self.places.as_mut_ptr().add((y * side + x) * stride + place + channel), value)
+                    };
                 }
             }
         }
