@@ -15,7 +15,7 @@
 //! sums of two or four weights abreast.
 //!
 //! ```text
-//! for each tile of at most 8 vectors of outputs
+//! for each tile of at most 16 vectors of outputs
 //!     for each group of output channels, for each part of the input channels that the first-level cache holds
 //!         for each output channel, for each tap column: sums += weight * input, over the weights that are not zero
 //!             then the sums are moved, and added to those of the tile
@@ -128,13 +128,23 @@ impl<S: Simd> Kernel for ShiftedSums<S> {
             self.lines(op, &conv).map_err(|reason| accepts::unsupported(self, op, Support::No(reason.into())))?;
         let weight = accepts::weight(self, weights, self.format, &conv.weight_dims())?;
         let bias = accepts::bias(self, weights, if conv.bias { conv.out_channels } else { 0 })?;
-        let tile = most_vectors::<S>(self.height()) / lines.of_line * lines.of_line;
+        let tile = tile_vectors::<S>(self.height(), &lines);
         let division = divide(&conv, &lines, (tile, S::LANES), weight);
         let entries = Entries::of(weight, &lines, division)
             .ok_or_else(|| accepts::unsupported(self, op, Support::No("its entries are too many".into())))?;
         let (input, output, epilogue) = (op.inputs[0], op.output, op.epilogue);
         Ok(Box::new(PreparedShifted { simd, input, output, epilogue, lines, tile, entries, bias }))
     }
+}
+
+/// Vectors of a tile, which are whole lines: as many as stay in registers with the input; where they divide a plane twice
+/// as many, as half as many rows of entries then end, each of which no branch predictor expects. What becomes of the
+/// sums of other taps waits in the first-level cache meanwhile.
+fn tile_vectors<S: Simd>(height: usize, lines: &Lines) -> usize {
+    let most = most_vectors::<S>(height);
+    let twice = height == 1 && S::REGISTERS >= 32 && lines.vectors.is_multiple_of(2 * most);
+    let most = if twice { 2 * most } else { most };
+    most / lines.of_line * lines.of_line
 }
 
 /// Parts of the input channels, at least: places within one are 16 bits.

@@ -27,8 +27,8 @@ impl Rows<'_> {
     /// # Safety
     ///
     /// `vectors` vectors must be readable at `input` from every place on, or four elements where `of_line` is 0. There are
-    /// 1 to [`most_vectors`](super::most_vectors) of the entries' height, and they are whole lines of 1, 2, 4 or 8. The height is [`TALL`] or
-    /// 1, and 1 where entries are abreast.
+    /// 1 to [`most_vectors`](super::most_vectors) of the entries' height, or 16 where that is 1, and they are whole lines
+    /// of 1, 2, 4 or 8. The height is [`TALL`] or 1, and 1 where entries are abreast.
     #[inline(always)]
     pub(super) unsafe fn sum<S: Simd>(
         self,
@@ -50,14 +50,18 @@ impl Rows<'_> {
                 (1, 5, _) => self.sum_in::<S, 5, 1, 1, 1>(simd, input, widened, sums),
                 (1, 6, 1) => self.sum_in::<S, 6, 1, 1, 1>(simd, input, widened, sums),
                 (1, 7, _) => self.sum_in::<S, 7, 1, 1, 1>(simd, input, widened, sums),
-                (1, _, 1) => self.sum_in::<S, 8, 1, 1, 1>(simd, input, widened, sums),
+                (1, 8, 1) => self.sum_in::<S, 8, 1, 1, 1>(simd, input, widened, sums),
+                (1, _, 1) => self.sum_in::<S, 16, 1, 1, 1>(simd, input, widened, sums),
                 (1, 2, _) => self.sum_in::<S, 2, 4, 1, 2>(simd, input, widened, sums),
                 (1, 4, 2) => self.sum_in::<S, 4, 2, 1, 2>(simd, input, widened, sums),
                 (1, 6, _) => self.sum_in::<S, 6, 1, 1, 2>(simd, input, widened, sums),
-                (1, _, 2) => self.sum_in::<S, 8, 1, 1, 2>(simd, input, widened, sums),
+                (1, 8, 2) => self.sum_in::<S, 8, 1, 1, 2>(simd, input, widened, sums),
+                (1, _, 2) => self.sum_in::<S, 16, 1, 1, 2>(simd, input, widened, sums),
                 (1, 4, _) => self.sum_in::<S, 4, 2, 1, 4>(simd, input, widened, sums),
-                (1, _, 4) => self.sum_in::<S, 8, 1, 1, 4>(simd, input, widened, sums),
-                (1, _, _) => self.sum_in::<S, 8, 1, 1, 8>(simd, input, widened, sums),
+                (1, 8, 4) => self.sum_in::<S, 8, 1, 1, 4>(simd, input, widened, sums),
+                (1, _, 4) => self.sum_in::<S, 16, 1, 1, 4>(simd, input, widened, sums),
+                (1, 8, _) => self.sum_in::<S, 8, 1, 1, 8>(simd, input, widened, sums),
+                (1, _, _) => self.sum_in::<S, 16, 1, 1, 8>(simd, input, widened, sums),
                 (_, 1, _) => self.sum_in::<S, 1, 1, TALL, 1>(simd, input, widened, sums),
                 (_, 2, 1) => self.sum_in::<S, 2, 1, TALL, 1>(simd, input, widened, sums),
                 (_, 3, _) => self.sum_in::<S, 3, 1, TALL, 1>(simd, input, widened, sums),
