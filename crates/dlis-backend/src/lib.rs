@@ -20,6 +20,7 @@ mod op;
 mod parallel;
 mod program;
 mod tensor;
+mod wait;
 
 pub use arena::AlignedBytes;
 pub use backend::{Backend, CompileError, Durations, Executable, ExecuteError, Residency, StepTrace};
@@ -36,3 +37,4 @@ pub use op::{Epilogue, OpSpec, Operation};
 pub use parallel::{Disjoint, Parallel};
 pub use program::{Head, Program, ProgramError, Slot, SlotId, Step};
 pub use tensor::{Layout, TensorSpec, View, ViewMut};
+pub use wait::{Spin, WaitPolicy};

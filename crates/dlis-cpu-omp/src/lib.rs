@@ -10,5 +10,6 @@ mod pinning;
 mod team;
 
 pub use backend::{backend, backend_on};
+pub use dlis_backend::WaitPolicy;
 pub use pinning::Pinning;
-pub use team::{Team, TeamBuilder, TeamError, WaitPolicy};
+pub use team::{Team, TeamBuilder, TeamError};

@@ -49,8 +49,3 @@ impl Pinning {
         }
     }
 }
-
-/// Whether `threads` threads have to share CPUs, as far as the operating system tells.
-pub(crate) fn is_oversubscribed(threads: usize) -> bool {
-    core_affinity::get_core_ids().is_some_and(|allowed| threads > allowed.len())
-}

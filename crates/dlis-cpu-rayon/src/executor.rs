@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dlis_backend::{Executor, ExecutorId, Nesting, Schedule};
+use dlis_backend::{Executor, ExecutorId, Nesting, Schedule, Spin, WaitPolicy};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use crate::foreman::{Foreman, Region};
@@ -37,7 +37,8 @@ pub enum BuildError {
 /// is always inside it: it takes each loop from the caller and forks it from there, which allocates
 /// nothing, while the caller does its own share.
 ///
-/// Calls from several threads at once take turns. An executor of one thread has no pool.
+/// The caller and the foreman poll for each other as the threads of `omp` do ([`WaitPolicy`]); those that rayon forks to
+/// wait as rayon's do. Calls from several threads at once take turns. An executor of one thread has no pool.
 ///
 /// # Examples
 ///
@@ -96,7 +97,7 @@ impl RayonExecutor {
                     .build()?;
                 // What a thread allocates when it first looks for work to steal, it allocates now.
                 pool.broadcast(|_| rayon::yield_now());
-                let foreman = Arc::new(Foreman::new());
+                let foreman = Arc::new(Foreman::new(Spin::new(WaitPolicy::default(), threads.get())));
                 let resident = Arc::clone(&foreman);
                 pool.spawn(move || resident.serve());
                 Some(Crew { foreman, _pool: pool })

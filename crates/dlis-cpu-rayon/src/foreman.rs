@@ -1,14 +1,13 @@
 //! The task that stays inside the pool, takes regions from callers outside and forks them there.
 
 use std::any::Any;
-use std::hint;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use dlis_backend::{Dealer, Nesting, Schedule};
+use dlis_backend::{Dealer, Nesting, Schedule, Spin};
 
 type Body<'a> = dyn Fn(usize, Range<usize>) + Sync + 'a;
 type Payload = Box<dyn Any + Send>;
@@ -48,6 +47,7 @@ pub(crate) struct Foreman {
     finish: Condvar,
     dealer: Dealer,
     payload: Mutex<Option<Payload>>,
+    spin: Spin,
 }
 
 #[derive(Debug)]
@@ -59,8 +59,9 @@ struct Desk {
 }
 
 impl Foreman {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(spin: Spin) -> Self {
         Self {
+            spin,
             called: AtomicU32::new(0),
             finished: AtomicU32::new(0),
             desk: Mutex::new(Desk { task: None, dismissed: false, foreman_sleeps: false, caller_sleeps: false }),
@@ -96,7 +97,7 @@ impl Foreman {
         self.share(body, &region, 0);
 
         let is_finished = || self.finished.load(Ordering::Acquire) == call;
-        if !poll(is_finished) {
+        if !self.spin.until(is_finished) {
             let mut desk = self.lock();
             desk.caller_sleeps = true;
             while !is_finished() {
@@ -124,7 +125,7 @@ impl Foreman {
         let mut last = 0;
         loop {
             let is_called = || self.called.load(Ordering::Acquire) != last;
-            poll(is_called);
+            self.spin.until(is_called);
             let mut desk = self.lock();
             desk.foreman_sleeps = true;
             while !is_called() {
@@ -187,23 +188,4 @@ impl Foreman {
     fn lock(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Looks for about as long as rayon's own idle threads do before they sleep; returns what it saw last.
-fn poll(ready: impl Fn() -> bool) -> bool {
-    const SPINS: u32 = 200;
-    const YIELDS: u32 = 32;
-    for _ in 0..SPINS {
-        if ready() {
-            return true;
-        }
-        hint::spin_loop();
-    }
-    for _ in 0..YIELDS {
-        if ready() {
-            return true;
-        }
-        thread::yield_now();
-    }
-    ready()
 }

@@ -6,12 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use dlis_backend::ExecutorId;
+use dlis_backend::{ExecutorId, Spin, WaitPolicy};
 
 use super::slot::{Bell, Slot};
-use super::wait::{Spin, WaitPolicy};
 use super::{Shared, Team};
-use crate::pinning::{Pinning, is_oversubscribed};
+use crate::pinning::Pinning;
 
 /// More threads than any machine this is meant for has CPUs.
 const MAX_THREADS: usize = 4096;
@@ -108,7 +107,7 @@ impl TeamBuilder {
         let shared = Arc::new(Shared {
             slots: (1..threads).map(|_| Slot::new()).collect(),
             dealer: Default::default(),
-            spin: Spin::new(self.wait, is_oversubscribed(threads)),
+            spin: Spin::new(self.wait, threads),
             bell: Bell::default(),
             has_panicked: AtomicBool::new(false),
             payload: Mutex::new(None),

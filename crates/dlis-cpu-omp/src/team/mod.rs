@@ -2,7 +2,6 @@
 
 mod builder;
 mod slot;
-mod wait;
 
 use std::any::Any;
 use std::fmt;
@@ -14,13 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use core_affinity::CoreId;
-use dlis_backend::{Dealer, Executor, ExecutorId, Nesting, Schedule};
+use dlis_backend::{Dealer, Executor, ExecutorId, Nesting, Schedule, Spin};
 
 pub use builder::{TeamBuilder, TeamError};
-pub use wait::WaitPolicy;
 
 use slot::{Bell, Job, Padded, Slot, wake_late_sleepers};
-use wait::Spin;
 
 type Payload = Box<dyn Any + Send>;
 

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{self, Thread};
 
-use dlis_backend::{Nesting, Schedule};
-
-use super::wait::Spin;
+use dlis_backend::{Nesting, Schedule, Spin};
 
 /// Keeps its content on cache lines of its own: two, since prefetchers fetch lines in pairs.
 #[derive(Debug, Default)]

@@ -4,10 +4,12 @@ use std::hint;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the threads of a team poll before they sleep.
+use dlis_hw::Hardware;
+
+/// How long the threads of an executor poll before they sleep.
 ///
 /// Polling keeps the fork and the join of back-to-back loops below a microsecond; a sleeping thread
-/// takes tens of them to wake. Where a team has more threads than the CPUs it may run on, polling
+/// takes tens of them to wake. Where an executor has more threads than the CPUs it may run on, polling
 /// would hold up the very thread that is waited for, so its threads yield their time slice a few
 /// times and then sleep, whatever the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +33,26 @@ const POLLS_PER_LOOK: u32 = 200;
 const SHARED_POLLS: u32 = 10;
 const SHARED_YIELDS: u32 = 50;
 
-/// A [`WaitPolicy`] made concrete for a team on a machine.
+/// A [`WaitPolicy`] made concrete for the threads of an executor on a machine.
+///
+/// ```
+/// use dlis_backend::{Spin, WaitPolicy};
+/// assert!(Spin::new(WaitPolicy::default(), 2).until(|| true));
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spin {
+pub struct Spin {
     first_polls: u32,
     budget: Duration,
     yields: u32,
 }
 
 impl Spin {
-    pub(super) fn new(policy: WaitPolicy, oversubscribed: bool) -> Self {
+    /// For so many threads, which wait for each other.
+    pub fn new(policy: WaitPolicy, threads: usize) -> Self {
+        Self::of(policy, threads > Hardware::detect().logical_cores)
+    }
+
+    fn of(policy: WaitPolicy, oversubscribed: bool) -> Self {
         if policy.spin.is_zero() {
             Self { first_polls: 0, budget: Duration::ZERO, yields: 0 }
         } else if oversubscribed {
@@ -52,7 +64,7 @@ impl Spin {
 
     /// Polls until `ready` or the budget is spent; returns whether it was ready.
     #[inline]
-    pub(super) fn until(&self, ready: impl Fn() -> bool) -> bool {
+    pub fn until(&self, ready: impl Fn() -> bool) -> bool {
         if ready() {
             return true;
         }
@@ -96,7 +108,7 @@ mod tests {
     fn polling_ends_when_ready_or_when_the_budget_is_spent() {
         let policy = WaitPolicy { spin: Duration::from_millis(2) };
         for oversubscribed in [false, true] {
-            let spin = Spin::new(policy, oversubscribed);
+            let spin = Spin::of(policy, oversubscribed);
             let polls = Cell::new(0);
             assert!(spin.until(|| {
                 polls.set(polls.get() + 1);
@@ -105,14 +117,14 @@ mod tests {
             assert_eq!(polls.get(), 10);
         }
         let start = Instant::now();
-        assert!(!Spin::new(policy, false).until(|| false));
+        assert!(!Spin::of(policy, false).until(|| false));
         assert!(start.elapsed() >= policy.spin);
     }
 
     #[test]
     fn a_passive_policy_looks_once() {
         let looks = Cell::new(0);
-        assert!(!Spin::new(WaitPolicy { spin: Duration::ZERO }, false).until(|| {
+        assert!(!Spin::of(WaitPolicy { spin: Duration::ZERO }, false).until(|| {
             looks.set(looks.get() + 1);
             false
         }));
