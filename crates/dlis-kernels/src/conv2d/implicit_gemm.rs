@@ -227,9 +227,12 @@ impl<S: Simd, W: Stored> Prepared for PreparedGemm<S, W> {
         // A task is one column of blocks and a run of tiles: the column's weights stay in cache from tile to
         // tile. Enough tasks that a free worker finds one, few enough that the weights are not re-read.
         let runs = (8 * parallel.threads()).div_ceil(columns).clamp(1, tiles);
+        // Workers share out the larger of what is read, and each reads all of the other. Pixels are those that the same
+        // worker wrote in the layer before, where that shared out pixels, too.
+        let by_pixels = self.weights.allocated() < geometry.input.bytes();
         parallel.for_each(columns * runs, |_, tasks| {
             for task in tasks {
-                let (column, run) = (task / runs, task % runs);
+                let (column, run) = if by_pixels { (task % columns, task / columns) } else { (task / runs, task % runs) };
                 let tiles = static_range(tiles, runs, run);
                 let block = Block::new::<S>(geometry, &tensors, column);
                 self.simd.vectorize(Column { prepared: self, block, tiles });
