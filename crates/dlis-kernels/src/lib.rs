@@ -51,6 +51,7 @@ mod reorder;
 mod simd;
 mod softmax;
 mod support;
+mod tasks;
 #[cfg(test)]
 mod testing;
 

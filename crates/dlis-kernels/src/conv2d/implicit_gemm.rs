@@ -31,6 +31,7 @@ use super::pack::pack_block;
 use super::tile::{Block, COLUMNS, Geometry, Stored, Stream, operands, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
+use crate::tasks::Tasks;
 
 /// Most input channels whose taps are merged by rows.
 const FEW: usize = 4;
@@ -227,12 +228,10 @@ impl<S: Simd, W: Stored> Prepared for PreparedGemm<S, W> {
         // A task is one column of blocks and a run of tiles: the column's weights stay in cache from tile to
         // tile. Enough tasks that a free worker finds one, few enough that the weights are not re-read.
         let runs = (8 * parallel.threads()).div_ceil(columns).clamp(1, tiles);
-        // Workers share out the larger of what is read, and each reads all of the other. Pixels are those that the same
-        // worker wrote in the layer before, where that shared out pixels, too.
-        let by_pixels = self.weights.allocated() < geometry.input.bytes();
-        parallel.for_each(columns * runs, |_, tasks| {
-            for task in tasks {
-                let (column, run) = if by_pixels { (task % columns, task / columns) } else { (task / runs, task % runs) };
+        let tasks = Tasks::new(columns, runs, self.weights.allocated(), geometry.input.bytes());
+        parallel.for_each(tasks.len(), |_, some| {
+            for task in some {
+                let (column, run) = tasks.at(task);
                 let tiles = static_range(tiles, runs, run);
                 let block = Block::new::<S>(geometry, &tensors, column);
                 self.simd.vectorize(Column { prepared: self, block, tiles });

@@ -36,6 +36,7 @@ use self::weights::Weights;
 use super::tile::{COLUMNS, Geometry, Tensors, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
+use crate::tasks::Tasks;
 
 /// Bytes of transformed inputs that are computed before they are used.
 const INPUT_BYTES: usize = 2 << 20;
@@ -207,15 +208,12 @@ impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
             let wanted = if parallel.threads() == 1 { 1 } else { (4 * parallel.threads()).div_ceil(columns) };
             let most = tiles.len().div_ceil(rows_of::<S>());
             let runs = tiles.len().div_ceil(self.most_tiles()).max(wanted).min(most);
-            // Workers share out the larger of what is read, and each reads all of the other. The tiles of a run are mostly
-            // those that the same worker has transformed.
-            let by_tiles = self.weights.bytes() < size_of_val(places);
-            parallel.for_each(columns * runs, |worker, tasks| {
+            let tasks = Tasks::new(columns, runs, self.weights.bytes(), size_of_val(places));
+            parallel.for_each(tasks.len(), |worker, some| {
                 // SAFETY: no two calls with the same worker overlap in time, and every worker has its own part.
                 let scratch = unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
-                for task in tasks {
-                    let (column, run) =
-                        if by_tiles { (task % columns, task / columns) } else { (task / runs, task % runs) };
+                for task in some {
+                    let (column, run) = tasks.at(task);
                     let some = static_range(tiles.len(), runs, run);
                     let (prepared, tensors) = (self, &tensors);
                     let (tiles, scratch) = (tiles.clone(), &mut *scratch);

@@ -33,6 +33,7 @@ use super::output::{Output, Rows, Tensors};
 use super::simd::{Dot, at_every_level};
 use crate::accepts;
 use crate::conv2d::implicit_gemm::as_conv;
+use crate::tasks::Tasks;
 
 /// Vectors of output channels of a tile.
 const COLUMNS: usize = 2;
@@ -233,12 +234,13 @@ impl<D: Dot> Prepared for PreparedGemm<D> {
         let (columns, each) = if shape.gathers { (shape.conv.groups, blocks) } else { (shape.conv.groups * blocks, 1) };
         let wanted = if parallel.threads() == 1 { 1 } else { 8 * parallel.threads() };
         let runs = wanted.div_ceil(columns).clamp(1, tiles);
-        parallel.for_each(columns * runs, |worker, tasks| {
+        let tasks = Tasks::new(columns, runs, self.weights.bytes(), input.spec().bytes());
+        parallel.for_each(tasks.len(), |worker, some| {
             // SAFETY: no two calls with the same worker overlap in time, and every worker has its own row.
             let scratch = unsafe { workers.slice(worker * row..(worker + 1) * row) };
             let (weights, patches) = scratch.split_at_mut(of_weights);
-            for task in tasks {
-                let (column, run) = (task / runs, task % runs);
+            for task in some {
+                let (column, run) = tasks.at(task);
                 let tiles = dlis_backend::static_range(tiles, runs, run);
                 self.dot.vectorize(Task {
                     prepared: self,
