@@ -310,8 +310,8 @@ impl<P: Simd, const TILE: usize> Inputs<'_, P, TILE> {
                     // `depth` elements, whole vectors, as was checked above; tiles belong to one worker each, so no two
                     // parts overlap.
                     unsafe {
-                        simd.store(self.places.as_mut_ptr().add((y * side + x) * stride + place + channel), value)
-                    };
+                        simd.store(self.places.as_mut_ptr().add((y * side + x) * stride + place + channel), value);
+                    }
                 }
             }
         }
