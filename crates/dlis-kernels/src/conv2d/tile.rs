@@ -276,7 +276,6 @@ pub(super) struct Tensors<'a> {
 }
 
 /// One block of output channels of a call.
-#[derive(Clone)]
 pub(super) struct Block<'a> {
     pub(super) geometry: &'a Geometry,
     pub(super) column: usize,
