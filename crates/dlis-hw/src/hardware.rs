@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use crate::{Cache, SimdLevel, isa, linux, macos};
 /// What machine this is, as far as this process may use it.
 ///
 /// It is plain data that goes into records and comes back from them: it may describe another machine.
-/// Detect it once, before threads are pinned: on Linux the main thread's affinity counts.
+/// Detected before threads are pinned: on Linux the affinity of the main thread counts, as it was the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
     /// The processor's name, such as `Intel(R) Core(TM) i7-8700`.
@@ -44,8 +45,13 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    /// Describes the machine this runs on. Never fails: what cannot be found out is `None`.
+    /// Describes the machine this runs on, looked at once a process. Never fails: what cannot be found out is `None`.
     pub fn detect() -> Self {
+        static MACHINE: OnceLock<Hardware> = OnceLock::new();
+        MACHINE.get_or_init(Self::look).clone()
+    }
+
+    fn look() -> Self {
         let facts = if cfg!(any(target_os = "linux", target_os = "android")) {
             linux::read(Path::new("/"))
         } else if cfg!(target_os = "macos") {
