@@ -81,6 +81,10 @@ pub struct Ternary {
 }
 
 impl Ternary {
+    /// Most steps that a code stands for. Four of them times bytes of up to 255 fit 16 bits together, in which the
+    /// instructions of many processors sum products.
+    pub const MOST_STEPS: i8 = 32;
+
     /// Of its parts: two magnitudes a row, and the packed codes.
     ///
     /// # Errors
@@ -246,12 +250,12 @@ impl Ternary {
     }
 
     /// A row in whole numbers, for integer arithmetic: what a step is, and how many steps codes 1 and 2 stand for,
-    /// at most 127 either way.
+    /// at most [`MOST_STEPS`](Self::MOST_STEPS) either way.
     ///
-    /// Two magnitudes are in general no multiples of one step. Of all ratios of whole numbers up to 127 that
+    /// Two magnitudes are in general no multiples of one step. Of all ratios of whole numbers up to 32 that
     /// nearest to theirs is taken, of equal ones that of the smallest numbers, and the step makes the larger
-    /// magnitude right. So the smaller is off by at most 1/254 of the larger, the half step of an eight-bit weight;
-    /// unless their ratio is within a hundredth of 0, of 1 or of another simple one, by far less.
+    /// magnitude right. So the smaller is off by at most 1/64 of the larger, the half step of a weight of six bits;
+    /// unless their ratio is within a thirtieth of 0, of 1 or of another simple one, by far less.
     ///
     /// ```
     /// use dlis_formats::{Ternary, TernaryPacking};
@@ -275,13 +279,13 @@ impl Ternary {
         }
         let ratio = values[0].abs().min(values[1].abs()) / largest;
         let (mut most, mut error) = (1.0, f64::INFINITY);
-        for steps in (1..=i8::MAX).map(f64::from) {
+        for steps in (1..=Self::MOST_STEPS).map(f64::from) {
             let off = ((ratio * steps).round() / steps - ratio).abs();
             if off < error {
                 (most, error) = (steps, off);
             }
         }
-        #[expect(clippy::cast_possible_truncation, reason = "whole, and at most 127 either way")]
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and at most `MOST_STEPS` either way")]
         let counts = values.map(|value| (value / largest * most).round() as i8);
         #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
         let step = (largest / most) as f32;

@@ -23,6 +23,7 @@ mod concat;
 mod depthwise;
 mod elementwise;
 mod gemm;
+mod light;
 mod output;
 mod pool;
 mod reorder;

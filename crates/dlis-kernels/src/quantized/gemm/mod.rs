@@ -10,6 +10,9 @@
 //! multiplied with, by a look-up in what the codes of its channels stand for; where many tiles follow, it is kept for
 //! them.
 //!
+//! Levels that sum products in 16 bits first keep whole bytes in another way ([`light`]); weights of four bits fit as they
+//! are, and so do ternary ones.
+//!
 //! Where a group's channels are a multiple of four, of ternary weights sixteen, every tap is read where it lies.
 //! Elsewhere the taps of a few tiles are first gathered in scratch, side by side (Dukhan 2019, "The Indirect Convolution Algorithm", tells
 //! why this is worth avoiding).
@@ -29,6 +32,7 @@ use dlis_model::Conv2d;
 use self::pack::{Packed, Packing};
 use self::tile::Task;
 use super::accepts::{self as quantized, Accepts, Integers};
+use super::light::{self, Light};
 use super::output::{Output, Rows, Tensors};
 use super::simd::{Dot, at_every_level};
 use crate::accepts;
@@ -134,6 +138,13 @@ impl Shape {
     }
 }
 
+impl<D: Dot> Gemm<D> {
+    /// Whether weights are kept in sets that are light.
+    fn is_light(&self) -> bool {
+        D::NEEDS_LIGHT && self.format == Format::Int8
+    }
+}
+
 impl<D: Dot> Kernel for Gemm<D> {
     fn id(&self) -> KernelId {
         self.id.clone()
@@ -146,6 +157,10 @@ impl<D: Dot> Kernel for Gemm<D> {
             .and(|| {
                 let terms = as_conv(&op.operation).map_or(0, |conv| conv.weight_dims()[1..].iter().product());
                 quantized::sum_fits(terms)
+            })
+            .and(|| {
+                let fits = as_conv(&op.operation).is_some_and(|conv| light::fits(&conv, op.inputs[0], op.output));
+                Support::when(fits || !self.is_light(), "it has room for windows of at most 256 KiB of input")
             })
     }
 
@@ -169,10 +184,15 @@ impl<D: Dot> Kernel for Gemm<D> {
         let shape = Shape::new(conv, op, Packing::of(self.format));
         let columns = shape.depth * conv.window.taps();
         let sums: Vec<i32> = values.chunks(columns).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
-        let rows = Rows { scales: &scales, sums: &sums, offset: D::OFFSET };
+        let rows = Rows { scales: &scales, sums: &sums, offset: D::SHARED_OFFSET };
+        let zero_point = quantized::input(self, weights, 0)?.zero_point();
+        if self.is_light() {
+            let slots = conv.groups * Light::<D>::slots(&conv);
+            let output = Output::new(self, op, weights, rows, slots, |channel| Light::<D>::slot(&conv, channel))?;
+            return Ok(Box::new(Light::new(dot, conv, [op.inputs[0], op.output], &values, output, zero_point)));
+        }
         let slots = conv.groups * shape.slots::<D>();
         let output = Output::new(self, op, weights, rows, slots, |channel| shape.slot::<D>(channel))?;
-        let zero_point = quantized::input(self, weights, 0)?.zero_point();
         // Without padding every tap is read from the input.
         let pads = conv.window.padding != [0; 4] && !shape.gathers;
         let mut padding = AlignedBytes::zeroed(if pads { shape.depth } else { 0 });

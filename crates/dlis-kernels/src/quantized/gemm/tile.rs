@@ -286,24 +286,31 @@ impl<P: Dot> Column<'_, P> {
         quads: usize,
     ) {
         let mut from = *weight;
-        for quad in 0..quads {
+        let mut done = 0;
+        // Where sums are first taken in 16 bits, weights are small enough for two steps before they are widened.
+        while D::NEEDS_LIGHT && done + 2 <= quads {
+            // SAFETY: as below.
+            unsafe {
+                let first = self.vectors::<D, COLUMNS, FULL>(d, from);
+                let second = self.vectors::<D, COLUMNS, FULL>(d, from.add(4 * self.width));
+                for (&place, sums) in places.iter().zip(sums.iter_mut()) {
+                    for (sum, (&first, &second)) in sums.iter_mut().zip(first.iter().zip(&second)) {
+                        *sum = d.dot_set(*sum, place, [done, done + 1], [first, second]);
+                    }
+                }
+                from = from.add(8 * self.width);
+            }
+            done += 2;
+        }
+        for quad in done..quads {
             // SAFETY: all reads are within what the caller promises: the block has more than `COLUMNS - 1` vectors
             // of channels and `COLUMNS` of them where it is `FULL`, and `from` moves on by its width.
             unsafe {
-                let first = if FULL || COLUMNS > 1 { d.weights(from) } else { d.some_weights(from, self.width) };
-                let mut columns = [first; COLUMNS];
-                d.prefetch(from.wrapping_add(AHEAD));
-                for (v, column) in columns.iter_mut().enumerate().skip(1) {
-                    let at = from.add(v * D::LANES * 4);
-                    *column = if FULL { d.weights(at) } else { d.some_weights(at, self.width - v * D::LANES) };
-                    if D::LANES >= 16 {
-                        d.prefetch(at.wrapping_add(AHEAD));
-                    }
-                }
+                let columns = self.vectors::<D, COLUMNS, FULL>(d, from);
                 for (place, sums) in places.iter().zip(sums.iter_mut()) {
                     let x = d.broadcast(place.add(4 * quad));
                     for (sum, &column) in sums.iter_mut().zip(&columns) {
-                        *sum = d.dot(*sum, x, column);
+                        *sum = d.dot_shared(*sum, x, column);
                     }
                 }
                 from = from.add(4 * self.width);
@@ -311,6 +318,34 @@ impl<P: Dot> Column<'_, P> {
         }
         *weight = from;
     }
+
+    /// The weights of a step of four inputs, and a hint that those a page further on are read soon.
+    ///
+    /// # Safety
+    ///
+    /// At `from` four bytes for each channel of the block must be readable.
+    #[inline(always)]
+    unsafe fn vectors<D: Dot, const COLUMNS: usize, const FULL: bool>(
+        &self,
+        d: D,
+        from: *const i8,
+    ) -> [D::Weights; COLUMNS] {
+        // SAFETY: the block has more than `COLUMNS - 1` vectors of channels and `COLUMNS` of them where it is `FULL`.
+        unsafe {
+            let first = if FULL || COLUMNS > 1 { d.weights(from) } else { d.some_weights(from, self.width) };
+            let mut columns = [first; COLUMNS];
+            d.prefetch(from.wrapping_add(AHEAD));
+            for (v, column) in columns.iter_mut().enumerate().skip(1) {
+                let at = from.add(v * D::LANES * 4);
+                *column = if FULL { d.weights(at) } else { d.some_weights(at, self.width - v * D::LANES) };
+                if D::LANES >= 16 {
+                    d.prefetch(at.wrapping_add(AHEAD));
+                }
+            }
+            columns
+        }
+    }
+
     /// As [`accumulate`](Self::accumulate), of codes, which are decoded by the tables of the block's channels and, if
     /// `KEEP`, left at `kept`, which moves on as well.
     ///
@@ -351,12 +386,18 @@ impl<P: Dot> Column<'_, P> {
                         d.prefetch(at.cast::<i8>().wrapping_add(AHEAD));
                     }
                 }
-                let steps = [
-                    step::<D, ROWS, COLUMNS, 0>(d, sums, places, 16 * four, &codes, &of_lanes),
-                    step::<D, ROWS, COLUMNS, 1>(d, sums, places, 16 * four, &codes, &of_lanes),
-                    step::<D, ROWS, COLUMNS, 2>(d, sums, places, 16 * four, &codes, &of_lanes),
-                    step::<D, ROWS, COLUMNS, 3>(d, sums, places, 16 * four, &codes, &of_lanes),
-                ];
+                let steps = if D::NEEDS_LIGHT {
+                    let [a, b] = two_steps::<D, ROWS, COLUMNS, 0, 1>(d, sums, places, 4 * four, &codes, &of_lanes);
+                    let [c, e] = two_steps::<D, ROWS, COLUMNS, 2, 3>(d, sums, places, 4 * four, &codes, &of_lanes);
+                    [a, b, c, e]
+                } else {
+                    [
+                        step::<D, ROWS, COLUMNS, 0>(d, sums, places, 16 * four, &codes, &of_lanes),
+                        step::<D, ROWS, COLUMNS, 1>(d, sums, places, 16 * four, &codes, &of_lanes),
+                        step::<D, ROWS, COLUMNS, 2>(d, sums, places, 16 * four, &codes, &of_lanes),
+                        step::<D, ROWS, COLUMNS, 3>(d, sums, places, 16 * four, &codes, &of_lanes),
+                    ]
+                };
                 if KEEP {
                     for weights in steps {
                         for (v, weights) in weights.into_iter().enumerate() {
@@ -370,6 +411,36 @@ impl<P: Dot> Column<'_, P> {
         }
         *weight = from.cast();
     }
+}
+
+/// Adds eight products to every sum, of the inputs of the steps `A` and `B` of those from the step `quad` on and the
+/// weights of their codes, which it returns.
+///
+/// # Safety
+///
+/// At each place the inputs of four steps from `quad` on must be readable.
+#[inline(always)]
+unsafe fn two_steps<D: Dot, const ROWS: usize, const COLUMNS: usize, const A: usize, const B: usize>(
+    d: D,
+    sums: &mut [[D::Ints; COLUMNS]; ROWS],
+    places: &[*const u8; ROWS],
+    quad: usize,
+    codes: &[D::Codes; COLUMNS],
+    tables: &[D::Tables; COLUMNS],
+) -> [[D::Weights; COLUMNS]; 2] {
+    let mut first = [d.decode::<A>(codes[0], tables[0]); COLUMNS];
+    let mut second = [d.decode::<B>(codes[0], tables[0]); COLUMNS];
+    for v in 1..COLUMNS {
+        first[v] = d.decode::<A>(codes[v], tables[v]);
+        second[v] = d.decode::<B>(codes[v], tables[v]);
+    }
+    for (&place, sums) in places.iter().zip(sums) {
+        for (sum, (&first, &second)) in sums.iter_mut().zip(first.iter().zip(&second)) {
+            // SAFETY: as promised.
+            *sum = unsafe { d.dot_set(*sum, place, [quad + A, quad + B], [first, second]) };
+        }
+    }
+    [first, second]
 }
 
 /// Adds four products to every sum, of the inputs of the step `PLACE` from `at` on and the weights of its codes, which it
@@ -395,7 +466,7 @@ unsafe fn step<D: Dot, const ROWS: usize, const COLUMNS: usize, const PLACE: usi
         // SAFETY: as promised.
         let x = unsafe { d.broadcast(place.add(at + 4 * PLACE)) };
         for (sum, &weights) in sums.iter_mut().zip(&weights) {
-            *sum = d.dot(*sum, x, weights);
+            *sum = d.dot_shared(*sum, x, weights);
         }
     }
     weights

@@ -1,7 +1,8 @@
 //! Vectors of bytes and what is made of them, so that a quantised kernel is written once for every level.
 //!
 //! The heart is [`Dot::dot`]: to each 32-bit lane, four products of an unsigned byte with a signed one are
-//! added, without saturation anywhere. As for [`Simd`](crate::simd::Simd), a value is a token that only a
+//! added, without saturation anywhere. [`Dot::dot_shared`] is the same where all lanes share their four bytes, and faster
+//! at levels that can do so with light weights only ([`LIGHT`]). As for [`Simd`](crate::simd::Simd), a value is a token that only a
 //! machine with the instructions can make, and methods are fast only inside [`Dot::vectorize`].
 
 use std::fmt::Debug;
@@ -22,6 +23,10 @@ pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512Vnni, AvxVnni};
 
+/// Weights are light if of any two that lie side by side in a lane, those above zero add up to at most as much as this, and
+/// those below zero too. Two products with bytes of up to 255 then fit 16 bits, sum and all.
+pub(crate) const LIGHT: u8 = 128;
+
 /// Proof that this machine has a level, and the operations of that level.
 pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// The name of the level in the ids of kernels.
@@ -32,12 +37,18 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     const ROWS: usize;
     /// What [`dot`](Self::dot) takes off every unsigned byte before it multiplies.
     const OFFSET: i32;
+    /// What [`dot_shared`](Self::dot_shared) takes off.
+    const SHARED_OFFSET: i32;
+    /// Whether [`dot_shared`](Self::dot_shared) asks for light weights.
+    const NEEDS_LIGHT: bool;
     /// `LANES` i32.
     type Ints: Copy + Debug;
     /// `LANES` f32.
     type Floats: Copy + Debug;
     /// Four unsigned bytes a lane.
     type Quads: Copy + Debug;
+    /// The same four unsigned bytes in every lane.
+    type Shared: Copy + Debug;
     /// Four signed bytes a lane.
     type Weights: Copy + Debug;
     /// Four bytes a lane, each of four codes of two bits.
@@ -55,6 +66,31 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// are above -128.
     fn dot(self, sums: Self::Ints, x: Self::Quads, w: Self::Weights) -> Self::Ints;
 
+    /// As [`dot`](Self::dot), of the same bytes in every lane less `SHARED_OFFSET`. Where `NEEDS_LIGHT`, the weights must
+    /// be light.
+    fn dot_shared(self, sums: Self::Ints, x: Self::Shared, w: Self::Weights) -> Self::Ints;
+
+    /// `N` times [`dot_shared`](Self::dot_shared), of the bytes at four times each of `places` from `from` on. Where
+    /// `NEEDS_LIGHT`, the weights of a lane's place must be light together.
+    ///
+    /// # Safety
+    ///
+    /// Four bytes must be readable at each.
+    #[inline(always)]
+    unsafe fn dot_set<const N: usize>(
+        self,
+        mut sums: Self::Ints,
+        from: *const u8,
+        places: [usize; N],
+        weights: [Self::Weights; N],
+    ) -> Self::Ints {
+        for (place, weights) in places.into_iter().zip(weights) {
+            // SAFETY: as promised.
+            sums = self.dot_shared(sums, unsafe { self.broadcast(from.add(4 * place)) }, weights);
+        }
+        sums
+    }
+
     /// Hints that the line at `at` will be read soon. `at` need not be readable.
     fn prefetch(self, at: *const i8);
 
@@ -63,7 +99,7 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// # Safety
     ///
     /// Four bytes must be readable at `from`.
-    unsafe fn broadcast(self, from: *const u8) -> Self::Quads;
+    unsafe fn broadcast(self, from: *const u8) -> Self::Shared;
 
     /// The bytes of every lane.
     fn quads(self, bytes: Self::Ints) -> Self::Quads;
@@ -218,17 +254,18 @@ mod tests {
             // SAFETY: every pointer is to as many elements as its method asks for.
             unsafe {
                 let weights = d.weights(w.as_ptr());
-                let sums = d.dot(d.splat_int(5), d.broadcast(x.as_ptr()), weights);
-                let one = |lane: usize| (0..4).map(|i| product(x[i], w[4 * lane + i])).sum::<i32>();
+                let words: Vec<i32> =
+                    x.chunks_exact(4).map(|x| i32::from_le_bytes(x.try_into().expect("four bytes"))).collect();
+                let sums = d.dot(d.splat_int(5), d.quads(d.ints(words.as_ptr())), weights);
+                let one = |lane: usize| (0..4).map(|i| product(x[4 * lane + i], w[4 * lane + i])).sum::<i32>();
                 assert_eq!(read(sums), expect(&|lane| 5 + one(lane)));
-                let ones = [255u8; 4];
-                let sums = d.dot(d.splat_int(0), d.broadcast(ones.as_ptr()), weights);
+                let sums = d.dot(d.splat_int(0), d.quads(d.splat_int(-1)), weights);
                 assert_eq!(read(sums), expect(&|lane| (0..4).map(|i| product(255, w[4 * lane + i])).sum::<i32>()));
 
                 let places = [0, 1, 2, 3].map(|row| x[row * lanes..].as_ptr());
                 let sums = d.dot(d.splat_int(0), d.interleave(places), weights);
-                let one = |lane: usize| (0..4).map(|i| product(x[i * lanes + lane], w[4 * lane + i])).sum::<i32>();
-                assert_eq!(read(sums), expect(&one));
+                let of_rows = |lane: usize| (0..4).map(|i| product(x[i * lanes + lane], w[4 * lane + i])).sum::<i32>();
+                assert_eq!(read(sums), expect(&of_rows));
 
                 // Five bytes pushed: the first is gone.
                 let pushed = (0..5).fold(d.splat_int(0), |bytes, row| {
@@ -242,11 +279,60 @@ mod tests {
 
                 for some in 0..=lanes {
                     let few = w[..4 * some].to_vec();
-                    let sums = d.dot(d.splat_int(1), d.broadcast(x.as_ptr()), d.some_weights(few.as_ptr(), some));
-                    let one = |lane: usize| (0..4).map(|i| product(x[i], w[4 * lane + i])).sum::<i32>();
-                    assert_eq!(read(sums), expect(&|lane| 1 + if lane < some { one(lane) } else { 0 }));
+                    let sums = d.dot(d.splat_int(1), d.interleave(places), d.some_weights(few.as_ptr(), some));
+                    assert_eq!(read(sums), expect(&|lane| 1 + if lane < some { of_rows(lane) } else { 0 }));
                 }
                 assert_eq!(read(d.sub(d.bytes(x.as_ptr()), d.splat_int(7))), expect(&|lane| i32::from(x[lane]) - 7));
+            }
+        }
+    }
+
+    struct Shares;
+
+    impl DotWork for Shares {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<D: Dot>(self, d: D) {
+            // As far from zero as light weights go, to either side, alone and together.
+            let lights: [[i8; 4]; 6] =
+                [[127, 1, 64, 64], [-127, -1, -64, -64], [127, -127, 1, 127], [0; 4], [-128 + 5, -5, 100, 28], [3; 4]];
+            for x in [[255u8; 4], [255, 0, 0, 255], [128, 127, 1, 254], [0; 4]] {
+                let of = |x: [u8; 4], w: [i8; 4]| {
+                    x.into_iter().zip(w).map(|(x, w)| (i32::from(x) - D::SHARED_OFFSET) * i32::from(w)).sum::<i32>()
+                };
+                let light = |lane: usize| lights[lane % lights.len()];
+                let w: Vec<i8> = (0..D::LANES).flat_map(light).collect();
+                let mut found = vec![0.0; D::LANES];
+                // SAFETY: every pointer is to as many elements as its method asks for.
+                unsafe {
+                    let sums = d.dot_shared(d.splat_int(5), d.broadcast(x.as_ptr()), d.weights(w.as_ptr()));
+                    d.store_floats(found.as_mut_ptr(), d.float(sums));
+                }
+                let one = |lane| (5 + of(x, light(lane))) as f32;
+                assert_eq!(found, (0..D::LANES).map(one).collect::<Vec<_>>(), "{x:?}");
+
+                // Light together: each place adds up to at most 128 to either side.
+                let set: [[i8; 4]; 4] = [[126, -60, 1, 0], [0, -60, -127, 64], [1, -8, 0, 60], [1, 0, -1, 3]];
+                let bytes = [x, [9; 4], [255, 254, 255, 3], [255; 4]].concat();
+                let (weights, places) = (set.map(|w| w.repeat(D::LANES)), [2, 0, 3, 0]);
+                let of_some = |some: usize| {
+                    let of = |i: usize| of(bytes[4 * places[i]..][..4].try_into().expect("four bytes"), set[i]);
+                    vec![((0..some).map(of).sum::<i32>() - 9) as f32; D::LANES]
+                };
+                // SAFETY: as above, and there are four times four bytes.
+                unsafe {
+                    let [a, b, c, e] = [0, 1, 2, 3].map(|i| d.weights(weights[i].as_ptr()));
+                    let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), [2, 0], [a, b]);
+                    d.store_floats(found.as_mut_ptr(), d.float(sums));
+                    assert_eq!(found, of_some(2), "{x:?}");
+                    let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), [2, 0, 3], [a, b, c]);
+                    d.store_floats(found.as_mut_ptr(), d.float(sums));
+                    assert_eq!(found, of_some(3), "{x:?}");
+                    let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), places, [a, b, c, e]);
+                    d.store_floats(found.as_mut_ptr(), d.float(sums));
+                    assert_eq!(found, of_some(4), "{x:?}");
+                }
             }
         }
     }
@@ -263,7 +349,7 @@ mod tests {
             // Every lane has values of its own.
             let table: Vec<u8> = (0..lanes)
                 .flat_map(|lane| {
-                    let [one, two] = [127 - 8 * i32::try_from(lane).unwrap(), 3 * i32::try_from(lane).unwrap() - 127];
+                    let [one, two] = [64 - 4 * i32::try_from(lane).unwrap(), 3 * i32::try_from(lane).unwrap() - 64];
                     [0, one, two, 0].map(|value| i8::try_from(value).unwrap().cast_unsigned())
                 })
                 .collect();
@@ -277,14 +363,14 @@ mod tests {
                     let of = |i: usize| {
                         let code = if lane < some { codes[4 * lane + i] >> (2 * place) & 3 } else { 0 };
                         let value = table[4 * lane + usize::from(code)].cast_signed();
-                        (i32::from(x[i]) - D::OFFSET) * i32::from(value)
+                        (i32::from(x[i]) - D::SHARED_OFFSET) * i32::from(value)
                     };
                     (0..4).map(of).sum::<i32>() as f32
                 };
                 let mut found = vec![0.0; lanes];
                 // SAFETY: four bytes are readable, and it holds `LANES` elements.
                 unsafe {
-                    let sums = d.dot(d.splat_int(0), d.broadcast(x.as_ptr()), weights);
+                    let sums = d.dot_shared(d.splat_int(0), d.broadcast(x.as_ptr()), weights);
                     d.store_floats(found.as_mut_ptr(), d.float(sums));
                 }
                 assert_eq!(found, (0..lanes).map(one).collect::<Vec<_>>(), "place {place}, {some} lanes");
@@ -344,6 +430,7 @@ mod tests {
         match D::new(hw) {
             Some(dot) => {
                 dot.vectorize(Check);
+                dot.vectorize(Shares);
                 dot.vectorize(Decodes);
                 dot.vectorize(Rounds);
             }

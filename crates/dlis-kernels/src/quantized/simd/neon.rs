@@ -25,10 +25,13 @@ macro_rules! level {
             // Sixteen sums, two vectors each of weights, codes and tables, a broadcast and products: of 32 registers.
             const ROWS: usize = 8;
             const OFFSET: i32 = 128;
+            const SHARED_OFFSET: i32 = 128;
+            const NEEDS_LIGHT: bool = false;
             type Ints = int32x4_t;
             type Floats = float32x4_t;
             // Less 128.
             type Quads = int8x16_t;
+            type Shared = int8x16_t;
             type Weights = int8x16_t;
             type Codes = uint8x16_t;
             type Tables = uint8x16_t;
@@ -54,6 +57,11 @@ macro_rules! level {
             fn dot(self, sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
                 // SAFETY: `self` proves the features.
                 unsafe { $dot(sums, x, w) }
+            }
+
+            #[inline(always)]
+            fn dot_shared(self, sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+                self.dot(sums, x, w)
             }
 
             #[inline(always)]

@@ -19,10 +19,13 @@ impl Dot for Portable {
     const LANES: usize = LANES;
     const ROWS: usize = 4;
     const OFFSET: i32 = 0;
+    const SHARED_OFFSET: i32 = 0;
+    const NEEDS_LIGHT: bool = false;
     type Ints = [i32; LANES];
     type Floats = [f32; LANES];
     // Of 16 bits, whose products a baseline can sum in pairs.
     type Quads = [[i16; 4]; LANES];
+    type Shared = [[i16; 4]; LANES];
     type Weights = [[i16; 4]; LANES];
     type Codes = [[u8; 4]; LANES];
     type Tables = [[u8; 4]; LANES];
@@ -43,6 +46,11 @@ impl Dot for Portable {
             sums[lane] = sums[lane].wrapping_add((product(0) + product(1)) + (product(2) + product(3)));
         }
         sums
+    }
+
+    #[inline(always)]
+    fn dot_shared(self, sums: [i32; LANES], x: [[i16; 4]; LANES], w: [[i16; 4]; LANES]) -> [i32; LANES] {
+        self.dot(sums, x, w)
     }
 
     #[inline(always)]

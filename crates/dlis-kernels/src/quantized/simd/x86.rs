@@ -1,6 +1,7 @@
-//! The levels of x86-64: AVX2 by pairs of 16-bit products, AVX-VNNI and AVX-512 VNNI by their instruction for
+//! The levels of x86-64: AVX2 by sums of two products in 16 bits, AVX-VNNI and AVX-512 VNNI by their instruction for
 //! the purpose.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use dlis_hw::{Hardware, SimdLevel};
@@ -11,7 +12,8 @@ use super::{Dot, DotWork};
 macro_rules! half {
     (
         $(#[$doc:meta])* $name:ident, $isa:literal, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
-        quads $quads:ty, prepare $prepare:ident, dot $dot:ident
+        quads $quads:ty, prepare $prepare:ident, dot $dot:ident,
+        needs light $needs_light:literal, shared $shared:ident, set $set:ident
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -22,9 +24,12 @@ macro_rules! half {
             const LANES: usize = 8;
             const ROWS: usize = 4;
             const OFFSET: i32 = $offset;
+            const SHARED_OFFSET: i32 = 0;
+            const NEEDS_LIGHT: bool = $needs_light;
             type Ints = __m256i;
             type Floats = __m256;
             type Quads = $quads;
+            type Shared = __m256i;
             type Weights = __m256i;
             type Codes = __m256i;
             type Tables = __m256i;
@@ -53,6 +58,24 @@ macro_rules! half {
             }
 
             #[inline(always)]
+            fn dot_shared(self, sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { $shared(sums, x, w) }
+            }
+
+            #[inline(always)]
+            unsafe fn dot_set<const N: usize>(
+                self,
+                sums: __m256i,
+                from: *const u8,
+                places: [usize; N],
+                weights: [__m256i; N],
+            ) -> __m256i {
+                // SAFETY: `self` proves the features; four bytes are readable at each place by the caller's promise.
+                unsafe { $set(sums, from, places, weights) }
+            }
+
+            #[inline(always)]
             fn prefetch(self, at: *const i8) {
                 // SAFETY: a hint that faults on no address; part of the baseline.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
@@ -71,9 +94,9 @@ macro_rules! half {
             }
 
             #[inline(always)]
-            unsafe fn broadcast(self, from: *const u8) -> $quads {
+            unsafe fn broadcast(self, from: *const u8) -> __m256i {
                 // SAFETY: `self` proves the features; four bytes are readable by the caller's promise.
-                unsafe { $prepare(_mm256_set1_epi32(from.cast::<i32>().read_unaligned())) }
+                unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
             }
 
             #[inline(always)]
@@ -230,12 +253,14 @@ macro_rules! half {
 half!(
     /// Proof that the machine has AVX2.
     Avx2, "avx2", "avx2,fma" = "avx2" && "fma", None, offset 128,
-    quads (__m256i, __m256i), prepare magnitudes, dot dot_by_magnitudes
+    quads (__m256i, __m256i), prepare magnitudes, dot dot_by_magnitudes,
+    needs light true, shared dot_light, set dot_set_light
 );
 half!(
     /// Proof that the machine has AVX-VNNI, the instruction of AVX-512 VNNI for vectors of 256 bits.
     AvxVnni, "avx2-vnni", "avx2,fma,avxvnni" = "avx2" && "fma" && "avxvnni", Some("avx_vnni"), offset 0,
-    quads __m256i, prepare as_is, dot dot_vnni
+    quads __m256i, prepare as_is, dot dot_vnni,
+    needs light false, shared dot_vnni, set dot_set_vnni
 );
 
 /// `x - 128`, a signed byte, and its absolute value.
@@ -254,6 +279,94 @@ fn magnitudes(x: __m256i) -> (__m256i, __m256i) {
 fn dot_by_magnitudes(sums: __m256i, (signed, magnitude): (__m256i, __m256i), w: __m256i) -> __m256i {
     let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, signed));
     _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+/// Of light weights, no two products saturate.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dot_light(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)))
+}
+
+/// Of weights that are light together, all products of a place fit 16 bits together, and are widened once.
+///
+/// In assembly, as the compiler moves the loads of all pixels before their arithmetic and runs out of registers.
+///
+/// # Safety
+///
+/// Four bytes must be readable at four times each of `places` from `from` on.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn dot_set_light<const N: usize>(
+    mut sums: __m256i,
+    from: *const u8,
+    places: [usize; N],
+    weights: [__m256i; N],
+) -> __m256i {
+    match (places.as_slice(), weights.as_slice()) {
+        // SAFETY: each reads the bytes promised and writes registers alone.
+        (&[a, b], &[w_a, w_b]) => unsafe {
+            asm!(
+                "vpbroadcastd {x}, dword ptr [{from} + 4 * {a}]",
+                "vpbroadcastd {y}, dword ptr [{from} + 4 * {b}]",
+                "vpmaddubsw {x}, {x}, {w_a}",
+                "vpmaddubsw {y}, {y}, {w_b}",
+                "vpaddw {x}, {x}, {y}",
+                "vpmaddwd {x}, {x}, {ones}",
+                "vpaddd {sums}, {sums}, {x}",
+                x = out(ymm_reg) _,
+                y = out(ymm_reg) _,
+                sums = inout(ymm_reg) sums,
+                from = in(reg) from,
+                a = in(reg) a,
+                b = in(reg) b,
+                w_a = in(ymm_reg) w_a,
+                w_b = in(ymm_reg) w_b,
+                ones = in(ymm_reg) _mm256_set1_epi16(1),
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        },
+        // SAFETY: as above.
+        (&[a, b, c, d], &[w_a, w_b, w_c, w_d]) => unsafe {
+            asm!(
+                "vpbroadcastd {x}, dword ptr [{from} + 4 * {a}]",
+                "vpbroadcastd {y}, dword ptr [{from} + 4 * {b}]",
+                "vpmaddubsw {x}, {x}, {w_a}",
+                "vpmaddubsw {y}, {y}, {w_b}",
+                "vpaddw {x}, {x}, {y}",
+                "vpbroadcastd {y}, dword ptr [{from} + 4 * {c}]",
+                "vpmaddubsw {y}, {y}, {w_c}",
+                "vpaddw {x}, {x}, {y}",
+                "vpbroadcastd {y}, dword ptr [{from} + 4 * {d}]",
+                "vpmaddubsw {y}, {y}, {w_d}",
+                "vpaddw {x}, {x}, {y}",
+                "vpmaddwd {x}, {x}, {ones}",
+                "vpaddd {sums}, {sums}, {x}",
+                x = out(ymm_reg) _,
+                y = out(ymm_reg) _,
+                sums = inout(ymm_reg) sums,
+                from = in(reg) from,
+                a = in(reg) a,
+                b = in(reg) b,
+                c = in(reg) c,
+                d = in(reg) d,
+                w_a = in(ymm_reg) w_a,
+                w_b = in(ymm_reg) w_b,
+                w_c = in(ymm_reg) w_c,
+                w_d = in(ymm_reg) w_d,
+                ones = in(ymm_reg) _mm256_set1_epi16(1),
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        },
+        _ => {
+            for (place, w) in places.into_iter().zip(weights) {
+                // SAFETY: as promised.
+                let x = unsafe { _mm256_set1_epi32(from.add(4 * place).cast::<i32>().read_unaligned()) };
+                sums = dot_light(sums, x, w);
+            }
+        }
+    }
+    sums
 }
 
 /// The instruction looks bytes up among the sixteen of its own four lanes: a code is counted from its lane's first.
@@ -283,6 +396,25 @@ fn dot_vnni(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
     _mm256_dpbusd_avx_epi32(sums, x, w)
 }
 
+/// # Safety
+///
+/// Four bytes must be readable at four times each of `places` from `from` on.
+#[target_feature(enable = "avx2,avxvnni")]
+#[inline]
+unsafe fn dot_set_vnni<const N: usize>(
+    mut sums: __m256i,
+    from: *const u8,
+    places: [usize; N],
+    weights: [__m256i; N],
+) -> __m256i {
+    for (place, w) in places.into_iter().zip(weights) {
+        // SAFETY: as promised.
+        let x = unsafe { _mm256_set1_epi32(from.add(4 * place).cast::<i32>().read_unaligned()) };
+        sums = dot_vnni(sums, x, w);
+    }
+    sums
+}
+
 /// Proof that the machine has AVX-512 (F, BW, DQ and VL) and its VNNI.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512Vnni(());
@@ -292,9 +424,12 @@ impl Dot for Avx512Vnni {
     const LANES: usize = 16;
     const ROWS: usize = 8;
     const OFFSET: i32 = 0;
+    const SHARED_OFFSET: i32 = 0;
+    const NEEDS_LIGHT: bool = false;
     type Ints = __m512i;
     type Floats = __m512;
     type Quads = __m512i;
+    type Shared = __m512i;
     type Weights = __m512i;
     type Codes = __m512i;
     // Of every four lanes lane by lane, and code by code.
@@ -319,6 +454,11 @@ impl Dot for Avx512Vnni {
     fn dot(self, sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
         // SAFETY: `self` proves the features.
         unsafe { _mm512_dpbusd_epi32(sums, x, w) }
+    }
+
+    #[inline(always)]
+    fn dot_shared(self, sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        self.dot(sums, x, w)
     }
 
     #[inline(always)]

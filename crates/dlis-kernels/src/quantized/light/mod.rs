@@ -1,0 +1,234 @@
+//! Convolution and linear layers on u8 activations, at levels that sum products in 16 bits first: weights in sets of
+//! vectors whose sums fit there ([`sets`]).
+//!
+//! As for other levels, output pixels are the rows of a product and output channels its columns. But inputs are not taken
+//! in the order in which they lie: each vector of weights says where its four are, which is the same for all pixels, as
+//! the padding is part of what is read ([`bands`]).
+
+mod bands;
+mod sets;
+
+use std::ops::Range;
+
+use dlis_backend::{AlignedBytes, Disjoint, Footprint, Io, Parallel, Prepared, Scratch, TensorSpec};
+use dlis_model::Conv2d;
+
+use self::bands::Source;
+use self::sets::{AlignedSets, FOUR, Sets, TWO, Vector, match_block};
+use super::output::{Output, Tensors};
+use super::simd::{Dot, DotWork};
+use crate::tasks::Tasks;
+
+/// Pixels of a full tile, of one vector of channels: as many as there are registers for.
+const ROWS: usize = 8;
+/// Vectors of channels of a task.
+const BLOCKS: usize = 4;
+/// How far ahead of their use weights are prefetched: a page, as the processor's own prefetchers stop at the end of one.
+const AHEAD: usize = 4096;
+
+/// Whether the places of all inputs of a window can be told.
+pub(super) fn fits(conv: &Conv2d, input: TensorSpec, output: TensorSpec) -> bool {
+    Source::new(*conv, input, output).span() / 4 <= usize::from(u16::MAX)
+}
+
+/// A layer with its weights in sets.
+pub(super) struct Light<D> {
+    dot: D,
+    conv: Conv2d,
+    input: TensorSpec,
+    output: TensorSpec,
+    source: Source,
+    fours: AlignedSets<FOUR>,
+    twos: AlignedSets<TWO>,
+    constants: Output,
+    zero_point: u8,
+}
+
+impl<D: Dot> Light<D> {
+    /// Slots of the constants of a group.
+    pub(super) fn slots(conv: &Conv2d) -> usize {
+        (conv.out_channels / conv.groups).next_multiple_of(D::LANES)
+    }
+
+    /// The slot of an output channel.
+    pub(super) fn slot(conv: &Conv2d, channel: usize) -> usize {
+        let per_group = conv.out_channels / conv.groups;
+        channel / per_group * Self::slots(conv) + channel % per_group
+    }
+
+    /// Of values in row-major order, `[out][channel][tap]`.
+    pub(super) fn new(
+        dot: D,
+        conv: Conv2d,
+        [input, output]: [TensorSpec; 2],
+        values: &[i8],
+        constants: Output,
+        zero_point: u8,
+    ) -> Self {
+        let source = Source::new(conv, input, output);
+        let ([_, kernel_width], taps) = (conv.window.kernel, conv.window.taps());
+        let of_group = conv.in_channels / conv.groups;
+        let (mut fours, mut twos) = (Sets::new(), Sets::new());
+        for of_group_rows in values.chunks(conv.out_channels / conv.groups * of_group * taps) {
+            for of_block in of_group_rows.chunks(D::LANES * of_group * taps) {
+                let mut vectors = Vec::with_capacity(taps * source.depth() / 4);
+                for tap in 0..taps {
+                    for first in (0..source.depth()).step_by(4) {
+                        let place = (source.tap(tap / kernel_width, tap % kernel_width) + first) / 4;
+                        let place = u16::try_from(place).expect("a window that fits");
+                        let mut weights = vec![0; 4 * D::LANES];
+                        for (weights, row) in weights.chunks_exact_mut(4).zip(of_block.chunks(of_group * taps)) {
+                            for (weight, channel) in weights.iter_mut().zip(first..of_group) {
+                                *weight = row[channel * taps + tap].cast_unsigned();
+                            }
+                        }
+                        vectors.extend(Vector::light(place, &weights));
+                    }
+                }
+                match_block(vectors, 4 * D::LANES, &mut fours, &mut twos);
+            }
+        }
+        let (fours, twos) = (fours.aligned(), twos.aligned());
+        Self { dot, conv, input, output, source, fours, twos, constants, zero_point }
+    }
+}
+
+impl<D: Dot> Prepared for Light<D> {
+    fn footprint(&self, _threads: usize) -> Footprint {
+        let weight_bytes = self.fours.bytes() + self.twos.bytes() + self.constants.bytes();
+        let worker_scratch_bytes = AlignedBytes::round_up(self.source.scratch());
+        Footprint { weight_bytes, scratch_bytes: 0, worker_scratch_bytes }
+    }
+
+    fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
+        let input = io.input(0);
+        assert!(
+            input.spec().same_bytes(&self.input) && io.output_spec().same_bytes(&self.output),
+            "tensors of the operation"
+        );
+        let tensors = Tensors::of(io, self.constants.has_residual());
+        let (_, row, workers) = scratch.bytes();
+        assert!(self.source.scratch() <= row && row * parallel.threads() <= workers.len(), "scratch for all workers");
+        let workers = Disjoint::new(workers);
+        // A task is a band of pixels and a few blocks of a group. Enough tasks that a free worker finds one, few enough
+        // that the weights are not read again and again.
+        let blocks = (self.conv.out_channels / self.conv.groups).div_ceil(D::LANES);
+        let per_group = blocks.div_ceil(BLOCKS);
+        let columns = self.conv.groups * per_group;
+        let wanted = if parallel.threads() == 1 { 1 } else { (8 * parallel.threads()).div_ceil(columns) };
+        let bands = self.source.bands(wanted);
+        let weight_bytes = self.fours.bytes() + self.twos.bytes();
+        let tasks = Tasks::new(columns, self.source.count(bands), weight_bytes, input.spec().bytes());
+        parallel.for_each(tasks.len(), |worker, some| {
+            // SAFETY: no two calls with the same worker overlap in time, and every worker has its own row.
+            let copy = unsafe { workers.slice(worker * row..(worker + 1) * row) };
+            let mut copied = None;
+            for task in some {
+                let (column, band) = tasks.at(task);
+                let pixels = self.source.pixels(bands, band);
+                if self.source.is_copied() && copied != Some(band) {
+                    self.source.copy(input.u8(), &pixels, self.zero_point, copy);
+                    copied = Some(band);
+                }
+                let first = column % per_group * BLOCKS;
+                self.dot.vectorize(Task {
+                    layer: self,
+                    from: if self.source.is_copied() { copy } else { input.u8() },
+                    tensors: &tensors,
+                    group: column / per_group,
+                    blocks: first..(first + BLOCKS).min(blocks),
+                    pixels,
+                });
+            }
+        });
+    }
+}
+
+/// A band of pixels of some blocks of a group.
+struct Task<'a, D> {
+    layer: &'a Light<D>,
+    /// The input, or the copy for the band.
+    from: &'a [u8],
+    tensors: &'a Tensors<'a>,
+    group: usize,
+    blocks: Range<usize>,
+    pixels: Range<usize>,
+}
+
+impl<P: Dot> DotWork for Task<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self, d: D) {
+        let mut at = self.pixels.start;
+        while at < self.pixels.end {
+            at += match self.pixels.end - at {
+                ROWS.. => self.tiles::<D, ROWS>(d, at),
+                4.. => self.tiles::<D, 4>(d, at),
+                2.. => self.tiles::<D, 2>(d, at),
+                _ => self.tiles::<D, 1>(d, at),
+            };
+        }
+    }
+}
+
+impl<P: Dot> Task<'_, P> {
+    /// Computes the pixels `first..first + ROWS` of all blocks, and says how many they are.
+    #[inline(always)]
+    fn tiles<D: Dot, const ROWS: usize>(&self, d: D, first: usize) -> usize {
+        let Light { conv, output, source, fours, twos, constants, .. } = self.layer;
+        let per_group = conv.out_channels / conv.groups;
+        let (slots, of_group) = (per_group.next_multiple_of(D::LANES), per_group.div_ceil(D::LANES));
+        let windows = source.windows::<ROWS>(self.group, self.pixels.start, first);
+        let span = source.span();
+        let windows = windows.map(|window| self.from[window..][..span].as_ptr());
+        for block in self.blocks.clone() {
+            let slot = self.group * slots + block * D::LANES;
+            // SAFETY: a group's slots are padded to whole vectors.
+            let mut sums = [[unsafe { constants.start(d, slot) }]; ROWS];
+            let of_all = self.group * of_group + block;
+            // SAFETY: each window is of `span` bytes, and no place is beyond.
+            unsafe {
+                accumulate(d, &mut sums, &windows, fours.of(of_all, 4 * D::LANES));
+                accumulate(d, &mut sums, &windows, twos.of(of_all, 4 * D::LANES));
+            }
+            let at = first * output.channels + self.group * per_group + block * D::LANES;
+            let width = (per_group - block * D::LANES).min(D::LANES);
+            // SAFETY: slots as above; pixels and blocks of channels belong to one task each, so that no other part in
+            // use overlaps.
+            unsafe { constants.store(d, self.tensors, sums, slot, at, output.channels, width) };
+        }
+        ROWS
+    }
+}
+
+/// Adds the products of sets of `N` vectors to every sum.
+///
+/// # Safety
+///
+/// Four bytes must be readable at each place of each window.
+#[inline(always)]
+unsafe fn accumulate<D: Dot, const ROWS: usize, const N: usize>(
+    d: D,
+    sums: &mut [[D::Ints; 1]; ROWS],
+    windows: &[*const u8; ROWS],
+    (places, weights): (&[[u16; N]], &[u8]),
+) {
+    for (places, weights) in places.iter().zip(weights.chunks_exact(N * 4 * D::LANES)) {
+        let from = weights.as_ptr().cast::<i8>();
+        // SAFETY: there are `N` vectors of weights.
+        let mut weights = [unsafe { d.weights(from) }; N];
+        for (index, weights) in weights.iter_mut().enumerate() {
+            // SAFETY: as above.
+            *weights = unsafe { d.weights(from.add(index * 4 * D::LANES)) };
+            if index % 2 == 0 {
+                d.prefetch(from.wrapping_add(index * 4 * D::LANES + AHEAD));
+            }
+        }
+        let places = places.map(usize::from);
+        for (&window, [sum]) in windows.iter().zip(sums.iter_mut()) {
+            // SAFETY: as promised.
+            *sum = unsafe { d.dot_set(*sum, window, places, weights) };
+        }
+    }
+}
