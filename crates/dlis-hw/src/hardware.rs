@@ -14,7 +14,8 @@ use crate::{Cache, SimdLevel, isa, linux, macos};
 /// What machine this is, as far as this process may use it.
 ///
 /// It is plain data that goes into records and comes back from them: it may describe another machine.
-/// Detected before threads are pinned: on Linux the affinity of the main thread counts, as it was the first time.
+/// Call [`detect`](Self::detect) before threads are pinned: on Linux the main thread's affinity counts, as it is at the
+/// first call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
     /// The processor's name, such as `Intel(R) Core(TM) i7-8700`.

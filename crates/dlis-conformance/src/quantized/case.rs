@@ -317,7 +317,7 @@ fn integer(values: &mut Values, flavour: Flavour) -> i8 {
 
 /// Steps of two magnitudes of a row, which have no common divisor: equal ones, one alone, and the ends.
 const PAIRS: [[i8; 2]; 10] =
-    [[1, -1], [127, -126], [126, -127], [72, -71], [3, -2], [1, 0], [0, -1], [127, -1], [1, -127], [5, -8]];
+    [[1, -1], [32, -31], [31, -32], [23, -22], [3, -2], [1, 0], [0, -1], [32, -1], [1, -32], [5, -8]];
 
 /// Integers of three values a row, and the step of each row: with few digits, so that multiples of it are exact.
 fn ternary(values: &mut Values, rows: usize, columns: usize) -> (Vec<i8>, Vec<f32>) {

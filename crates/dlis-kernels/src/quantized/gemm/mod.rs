@@ -159,8 +159,8 @@ impl<D: Dot> Kernel for Gemm<D> {
                 quantized::sum_fits(terms)
             })
             .and(|| {
-                let fits = as_conv(&op.operation).is_some_and(|conv| light::fits(&conv, op.inputs[0], op.output));
-                Support::when(fits || !self.is_light(), "it has room for windows of at most 256 KiB of input")
+                let fits = || as_conv(&op.operation).is_some_and(|conv| light::fits(&conv, op.inputs[0], op.output));
+                Support::when(!self.is_light() || fits(), light::LIMITS)
             })
     }
 
@@ -189,7 +189,8 @@ impl<D: Dot> Kernel for Gemm<D> {
         if self.is_light() {
             let slots = conv.groups * Light::<D>::slots(&conv);
             let output = Output::new(self, op, weights, rows, slots, |channel| Light::<D>::slot(&conv, channel))?;
-            return Ok(Box::new(Light::new(dot, conv, [op.inputs[0], op.output], &values, output, zero_point)));
+            let light = Light::new(dot, conv, [op.inputs[0], op.output], &values, output, zero_point);
+            return Ok(Box::new(light.ok_or_else(|| accepts::unsupported(self, op, support))?));
         }
         let slots = conv.groups * shape.slots::<D>();
         let output = Output::new(self, op, weights, rows, slots, |channel| shape.slot::<D>(channel))?;

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
+use dlis_formats::Ternary;
+
 use super::super::output::Tensors;
-use super::super::simd::{Dot, DotWork};
+use super::super::simd::{AHEAD, Dot, DotWork, LIGHT};
 use super::pack::Packing;
 use super::{COLUMNS, PreparedGemm, Shape};
 
-/// How far ahead of their use weights are prefetched: a page, as the processor's own prefetchers stop at the end of
-/// one, and a layer of few pixels does little else than read weights.
-const AHEAD: usize = 4096;
+// Two steps of two products each are summed in 16 bits where a level needs that: of ternary weights and of four bits.
+const _: () = assert!(4 * Ternary::MOST_STEPS.unsigned_abs() <= LIGHT && 4 * 8 <= LIGHT);
 
 /// Some pixels of some blocks of output channels.
 pub(super) struct Task<'a, D> {

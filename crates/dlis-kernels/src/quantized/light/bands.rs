@@ -5,8 +5,10 @@ use std::ops::Range;
 use dlis_backend::TensorSpec;
 use dlis_model::Conv2d;
 
-/// Most bytes of a copy, but for a single row of output: so many stay in a second-level cache.
+/// Most bytes of a copy, but for one of a single row of output: so many stay in a second-level cache.
 const MAX_COPY: usize = 128 << 10;
+/// Most bytes of a copy, however few rows it has.
+const MAX_ROW: usize = 16 << 20;
 
 /// Where windows lie: in the input itself, or in a copy of the rows of a band, with the padding around them and the
 /// channels of a group filled up to a multiple of four. Either way a tap is as far from its window's first for all pixels.
@@ -18,6 +20,14 @@ pub(super) struct Source {
     /// Channels of a group in the source.
     depth: usize,
     copied: bool,
+    /// Rows and columns of an image in the source.
+    extents: [usize; 2],
+    /// Bytes from a tap to the next of its column and of its row.
+    taps: [usize; 2],
+    /// Bytes from a window's first to its last, of one group.
+    span: usize,
+    /// Rows of the source that one row of output reads.
+    window_rows: usize,
 }
 
 /// Output pixels of one task, counted over the whole batch: whole images, or rows of one.
@@ -28,10 +38,27 @@ pub(super) struct Bands {
 }
 
 impl Source {
-    pub(super) fn new(conv: Conv2d, input: TensorSpec, output: TensorSpec) -> Self {
-        let depth = conv.in_channels / conv.groups;
-        let copied = conv.window.padding != [0; 4] || !depth.is_multiple_of(4);
-        Self { conv, input, output, depth: depth.next_multiple_of(4), copied }
+    /// None, if a window spans more than `most` bytes, or a row with the padding around it 16 MiB.
+    pub(super) fn new(conv: Conv2d, input: TensorSpec, output: TensorSpec, most: usize) -> Option<Self> {
+        let window = &conv.window;
+        let of_group = conv.in_channels / conv.groups;
+        let copied = window.padding != [0; 4] || !of_group.is_multiple_of(4);
+        let depth = of_group.checked_next_multiple_of(4)?;
+        let [top, left, bottom, right] = window.padding;
+        let padded = |extent: usize, before: usize, after: usize| extent.checked_add(before)?.checked_add(after);
+        let extents = [padded(input.height, top, bottom)?, padded(input.width, left, right)?];
+        let pixel = depth.checked_mul(conv.groups)?;
+        let row = extents[1].checked_mul(pixel)?;
+        let taps = [window.dilation[0].checked_mul(row)?, window.dilation[1].checked_mul(pixel)?];
+        let [down, across] = [0, 1].map(|axis| (window.kernel[axis] - 1).checked_mul(taps[axis]));
+        let span = down?.checked_add(across?)?.checked_add(depth)?;
+        // What is counted on from pixel to pixel, to the next row and to the next image.
+        window.stride[1].checked_mul(pixel)?;
+        window.stride[0].checked_mul(row)?;
+        extents[0].checked_mul(row)?.checked_mul(input.batch)?;
+        let window_rows = (window.kernel[0] - 1).checked_mul(window.dilation[0])?.checked_add(1)?;
+        let fits = span <= most && (!copied || window_rows.checked_mul(row)? <= MAX_ROW);
+        fits.then_some(Self { conv, input, output, depth, copied, extents, taps, span, window_rows })
     }
 
     /// Input channels of a group, a multiple of four.
@@ -44,40 +71,40 @@ impl Source {
         self.copied
     }
 
-    /// Rows and columns of an image.
-    fn extents(&self) -> [usize; 2] {
-        let [top, left, bottom, right] = if self.copied { self.conv.window.padding } else { [0; 4] };
-        [self.input.height + top + bottom, self.input.width + left + right]
-    }
-
     /// Bytes of a pixel: the channels of all groups.
     fn pixel(&self) -> usize {
         self.depth * self.conv.groups
     }
 
+    /// Bytes of a row.
+    fn row(&self) -> usize {
+        self.extents[1] * self.pixel()
+    }
+
     /// Bytes from a window's first tap to another.
     pub(super) fn tap(&self, tap_y: usize, tap_x: usize) -> usize {
-        let [down, right] = self.conv.window.dilation;
-        (tap_y * down * self.extents()[1] + tap_x * right) * self.pixel()
+        tap_y * self.taps[0] + tap_x * self.taps[1]
     }
 
     /// Bytes from a window's first to its last, of one group.
     pub(super) fn span(&self) -> usize {
-        let [height, width] = self.conv.window.kernel;
-        self.tap(height - 1, width - 1) + self.depth
+        self.span
     }
 
-    /// Bytes of a copy for so many rows of output, and those that the last reads beyond.
-    fn rows_of_copy(&self, rows: usize) -> usize {
-        let window = &self.conv.window;
-        (rows - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
+    /// Rows of the source that so many rows of output read.
+    fn rows_read(&self, rows: usize) -> usize {
+        (rows - 1) * self.conv.window.stride[0] + self.window_rows
+    }
+
+    /// Most rows of output whose copy is small enough; at least one.
+    fn most_rows(&self) -> usize {
+        (MAX_COPY / self.row()).saturating_sub(self.window_rows) / self.conv.window.stride[0] + 1
     }
 
     /// Bytes of the copy for a band.
     fn copy_bytes(&self, bands: Bands) -> usize {
-        let [height, width] = self.extents();
-        let rows = if bands.images > 1 { bands.images * height } else { self.rows_of_copy(bands.rows) };
-        rows * width * self.pixel()
+        let before = (bands.images - 1) * self.extents[0];
+        (before + self.rows_read(bands.rows)) * self.row()
     }
 
     /// Bytes of the largest copy.
@@ -85,21 +112,19 @@ impl Source {
         if self.copied { self.copy_bytes(self.bands(1)) } else { 0 }
     }
 
-    /// Bands, at least `wanted` of them if there are as many rows, none of which needs too large a copy.
+    /// Bands, at least `wanted` of them if there are as many rows, none of which needs too large a copy, but for single
+    /// rows.
     pub(super) fn bands(&self, wanted: usize) -> Bands {
         let (batch, height) = (self.output.batch, self.output.height);
-        let whole = |images| Bands { images, rows: height };
-        let fits = |bands| !self.copied || self.copy_bytes(bands) <= MAX_COPY;
-        let images = (batch / wanted.max(1)).max(1);
-        if wanted <= batch && fits(whole(1)) {
-            let most = if self.copied { MAX_COPY / self.copy_bytes(whole(2)).div_ceil(2) } else { images };
-            return whole(images.min(most.max(1)));
+        let most = if self.copied { self.most_rows() } else { height };
+        if wanted <= batch && height <= most {
+            // One image needs fewer rows than there are from its first to the next's.
+            let room = (MAX_COPY / self.row()).saturating_sub(self.rows_read(height)) / self.extents[0] + 1;
+            let images = (batch / wanted.max(1)).max(1);
+            return Bands { images: if self.copied { images.min(room) } else { images }, rows: height };
         }
-        let mut rows = height.div_ceil(wanted.div_ceil(batch));
-        while rows > 1 && !fits(Bands { images: 1, rows }) {
-            rows = rows.div_ceil(2);
-        }
-        Bands { images: 1, rows }
+        let rows = (height / wanted.div_ceil(batch)).max(1);
+        Bands { images: 1, rows: rows.min(most) }
     }
 
     /// How many bands there are.
@@ -118,20 +143,18 @@ impl Source {
     }
 
     /// Copies what the pixels of a band read.
-    #[inline(always)]
+    ///
+    /// # Panics
+    ///
+    /// If there is no room for it.
     pub(super) fn copy(&self, input: &[u8], pixels: &Range<usize>, zero_point: u8, to: &mut [u8]) {
-        let Self { conv, input: from, output, depth, .. } = *self;
-        let [height, width] = self.extents();
+        let Self { conv, input: from, depth, extents: [height, _], .. } = *self;
         let [top, left, ..] = conv.window.padding;
         let (image, first) = self.row_of(pixels.start);
-        let rows = self.rows_of_copy(1) + {
-            let (last_image, last) = self.row_of(pixels.end - 1);
-            (last_image - image) * height + last - first
-        };
-        let row_bytes = width * self.pixel();
+        let (last_image, last) = self.row_of(pixels.end - 1);
+        let rows = (last_image - image) * height + last - first + self.window_rows;
         let of_group = conv.in_channels / conv.groups;
-        debug_assert!(image < output.batch);
-        for (row, to) in (first..first + rows).zip(to.chunks_exact_mut(row_bytes)) {
+        for (row, to) in (first..).zip(to[..rows * self.row()].chunks_exact_mut(self.row())) {
             let (image, y) = (image + row / height, (row % height).wrapping_sub(top));
             if y >= from.height {
                 to.fill(zero_point);
@@ -147,10 +170,9 @@ impl Source {
                 continue;
             }
             for (to, from) in inside.chunks_exact_mut(depth).zip(line.chunks_exact(of_group)) {
-                // Few bytes, for which a call takes longer than the copy.
-                for (index, to) in to.iter_mut().enumerate() {
-                    *to = from.get(index).copied().unwrap_or(zero_point);
-                }
+                let (channels, rest) = to.split_at_mut(of_group);
+                channels.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                rest.fill(zero_point);
             }
         }
     }
@@ -161,30 +183,62 @@ impl Source {
         (row / self.output.height, row % self.output.height * self.conv.window.stride[0])
     }
 
-    /// Bytes from the first of the input, or of the copy for a band that begins with the pixel `start`, to where the
-    /// windows of the pixels from `first` on begin, of one group.
+    /// Where the windows of a band's pixels begin, of one group, in the order of pixels.
     #[inline(always)]
-    pub(super) fn windows<const ROWS: usize>(&self, group: usize, start: usize, first: usize) -> [usize; ROWS] {
-        let [height, width] = self.extents();
+    pub(super) fn windows(&self, group: usize, start: usize) -> Windows {
         let [down, right] = self.conv.window.stride;
-        let (mut image, mut y) = self.row_of(first);
-        let mut x = first % self.output.width;
-        // Counted from here.
-        let origin = if self.copied {
-            let (image, y) = self.row_of(start);
-            image * height + y
-        } else {
-            0
-        };
+        let (image, y) = self.row_of(start);
+        // A copy begins with the first row that is read.
+        let row = if self.copied { 0 } else { image * self.extents[0] + y };
+        let of_row = row * self.row() + group * self.depth;
+        Windows {
+            step: right * self.pixel(),
+            of_row,
+            next: of_row,
+            x: 0,
+            y: y / down,
+            columns: self.output.width,
+            rows: self.output.height,
+            to_row: down * self.row(),
+            to_image: (self.extents[0] - (self.output.height - 1) * down) * self.row(),
+        }
+    }
+}
+
+/// Counts on from pixel to pixel of a band, which begins with a row, as divisions are slow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Windows {
+    /// Bytes from the first of the source to the next pixel's window, and to that of its row's first pixel.
+    next: usize,
+    of_row: usize,
+    /// The next pixel's column and row in its image, of so many.
+    x: usize,
+    y: usize,
+    columns: usize,
+    rows: usize,
+    /// Bytes from one pixel of a row to the next, to the next row, and from the last row to the next image.
+    step: usize,
+    to_row: usize,
+    to_image: usize,
+}
+
+impl Windows {
+    /// Of the next pixels.
+    #[inline(always)]
+    pub(super) fn take<const ROWS: usize>(&mut self) -> [usize; ROWS] {
         let mut windows = [0; ROWS];
         for window in &mut windows {
-            *window = ((image * height + y - origin) * width + x * right) * self.pixel() + group * self.depth;
-            x += 1;
-            if x == self.output.width {
-                (x, y) = (0, y + down);
-                if y == self.output.height * down {
-                    (y, image) = (0, image + 1);
+            *window = self.next;
+            self.x += 1;
+            self.next += self.step;
+            if self.x == self.columns {
+                (self.x, self.y) = (0, self.y + 1);
+                let down = if self.y == self.rows { self.to_image } else { self.to_row };
+                if self.y == self.rows {
+                    self.y = 0;
                 }
+                self.of_row += down;
+                self.next = self.of_row;
             }
         }
         windows
@@ -205,7 +259,7 @@ mod tests {
         let [out_height, out_width] = window.output([height, width]).expect("a window that fits");
         let input = TensorSpec::u8(batch, [channels, height, width], Layout::Nhwc);
         let output = TensorSpec::u8(batch, [groups, out_height, out_width], Layout::Nhwc);
-        let source = Source::new(conv, input, output);
+        let source = Source::new(conv, input, output, usize::MAX).expect("small ones");
         let values: Vec<u8> =
             (0..batch * height * width * channels).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
         let mut copy = vec![0; source.scratch()];
@@ -223,9 +277,11 @@ mod tests {
                 } else {
                     &values
                 };
+                let mut of_groups: Vec<Windows> =
+                    (0..groups).map(|group| source.windows(group, pixels.start)).collect();
                 for first in pixels.clone().step_by(3) {
                     let group = first % groups;
-                    let windows = source.windows::<3>(group, pixels.start, first);
+                    let windows = of_groups.iter_mut().map(Windows::take::<3>).collect::<Vec<_>>()[group];
                     for (pixel, start) in (first..pixels.end).zip(windows) {
                         let (row, x) = (pixel / out_width, pixel % out_width);
                         let (image, y) = (row / out_height, row % out_height);
@@ -250,7 +306,7 @@ mod tests {
                 }
             }
             assert_eq!(next, batch * out_height * out_width, "{bands:?} of {source:?}");
-            assert!(source.count(bands) >= wanted.min(batch), "{bands:?} of {source:?}");
+            assert!(source.count(bands) >= wanted.min(batch * out_height), "{bands:?} of {source:?}");
         }
     }
 
@@ -271,18 +327,39 @@ mod tests {
         // More than a copy may have: rows of one image, then several images of each band.
         check(128, 1, same, 1, [40, 40]);
         check(128, 1, same.with_stride(2), 2, [41, 40]);
+        check(256, 1, same, 1, [56, 56]);
         check(64, 1, same, 40, [8, 8]);
         let source = |channels, batch, side| {
             let conv = Conv2d { in_channels: channels, out_channels: 1, groups: 1, window: same, bias: false };
             let spec = |channels| TensorSpec::u8(batch, [channels, side, side], Layout::Nhwc);
-            Source::new(conv, spec(channels), spec(1))
+            Source::new(conv, spec(channels), spec(1), usize::MAX).expect("a window that fits")
         };
         assert!(source(128, 1, 40).bands(1).rows < 40);
         let images = source(64, 40, 8).bands(1).images;
         assert!(images > 1 && images < 40);
-        for source in [source(128, 1, 40), source(64, 40, 8)] {
+        for source in
+            [source(128, 1, 40), source(256, 1, 56), source(128, 1, 112), source(512, 2, 28), source(64, 40, 8)]
+        {
             assert!((1..100).all(|wanted| source.copy_bytes(source.bands(wanted)) <= source.scratch()));
             assert!(source.scratch() <= MAX_COPY);
+        }
+    }
+    #[test]
+    fn windows_and_rows_are_bounded() {
+        let source = |window: Window, [height, width]: [usize; 2], most| {
+            let conv = Conv2d { in_channels: 8, out_channels: 1, groups: 1, window, bias: false };
+            let spec = |channels| TensorSpec::u8(1, [channels, height, width], Layout::Nhwc);
+            Source::new(conv, spec(8), spec(1), most)
+        };
+        let window = Window::square(3);
+        assert_eq!(source(window, [5, 5], usize::MAX).map(|source| source.span()), Some(2 * 5 * 8 + 2 * 8 + 8));
+        assert!(source(window, [5, 5], 103).is_none() && source(window, [5, 5], 104).is_some());
+        // From a tap to the next but one it wraps around to sixteen bytes.
+        let huge = Window { dilation: [(1 << 60) + 1, 1], ..window };
+        assert!(source(huge, [1, 1], usize::MAX).is_none());
+        for padding in [1 << 28, 1 << 62, usize::MAX] {
+            let padded = Window { padding: [0, padding, 0, 0], kernel: [1, 1], stride: [1, padding], ..window };
+            assert!(source(padded, [1, 1], usize::MAX).is_none(), "{padding}");
         }
     }
 }

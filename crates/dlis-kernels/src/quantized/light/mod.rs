@@ -14,30 +14,35 @@ use dlis_backend::{AlignedBytes, Disjoint, Footprint, Io, Parallel, Prepared, Sc
 use dlis_model::Conv2d;
 
 use self::bands::Source;
-use self::sets::{AlignedSets, FOUR, Sets, TWO, Vector, match_block};
+use self::sets::{AlignedSets, FOUR, MAX_BYTES, Sets, TWO, Vector, match_block};
 use super::output::{Output, Tensors};
-use super::simd::{Dot, DotWork};
+use super::simd::{AHEAD, Dot, DotWork};
 use crate::tasks::Tasks;
 
 /// Pixels of a full tile, of one vector of channels: as many as there are registers for.
 const ROWS: usize = 8;
 /// Vectors of channels of a task.
 const BLOCKS: usize = 4;
-/// How far ahead of their use weights are prefetched: a page, as the processor's own prefetchers stop at the end of one.
-const AHEAD: usize = 4096;
+/// Most bytes that a window may span, so that the places of its inputs can be told.
+const MAX_SPAN: usize = 4 << 16;
+/// What windows and rows must keep within.
+pub(super) const LIMITS: &str = "it has room for windows of 256 KiB and rows of 16 MiB of input";
 
-/// Whether the places of all inputs of a window can be told.
+/// Whether a layer keeps within the limits.
 pub(super) fn fits(conv: &Conv2d, input: TensorSpec, output: TensorSpec) -> bool {
-    Source::new(*conv, input, output).span() / 4 <= usize::from(u16::MAX)
+    Source::new(*conv, input, output, MAX_SPAN).is_some()
 }
 
 /// A layer with its weights in sets.
 pub(super) struct Light<D> {
     dot: D,
-    conv: Conv2d,
     input: TensorSpec,
     output: TensorSpec,
     source: Source,
+    groups: usize,
+    /// Output channels of a group, and the slots of their constants.
+    per_group: usize,
+    slots: usize,
     fours: AlignedSets<FOUR>,
     twos: AlignedSets<TWO>,
     constants: Output,
@@ -56,7 +61,7 @@ impl<D: Dot> Light<D> {
         channel / per_group * Self::slots(conv) + channel % per_group
     }
 
-    /// Of values in row-major order, `[out][channel][tap]`.
+    /// Of values in row-major order, `[out][channel][tap]`. None, if the layer does not keep within the limits.
     pub(super) fn new(
         dot: D,
         conv: Conv2d,
@@ -64,8 +69,9 @@ impl<D: Dot> Light<D> {
         values: &[i8],
         constants: Output,
         zero_point: u8,
-    ) -> Self {
-        let source = Source::new(conv, input, output);
+    ) -> Option<Self> {
+        const { assert!(!D::NEEDS_LIGHT || 4 * D::LANES <= MAX_BYTES, "vectors of weights have room for a level's") };
+        let source = Source::new(conv, input, output, MAX_SPAN)?;
         let ([_, kernel_width], taps) = (conv.window.kernel, conv.window.taps());
         let of_group = conv.in_channels / conv.groups;
         let (mut fours, mut twos) = (Sets::new(), Sets::new());
@@ -75,7 +81,7 @@ impl<D: Dot> Light<D> {
                 for tap in 0..taps {
                     for first in (0..source.depth()).step_by(4) {
                         let place = (source.tap(tap / kernel_width, tap % kernel_width) + first) / 4;
-                        let place = u16::try_from(place).expect("a window that fits");
+                        let place = u16::try_from(place).ok()?;
                         let mut weights = vec![0; 4 * D::LANES];
                         for (weights, row) in weights.chunks_exact_mut(4).zip(of_block.chunks(of_group * taps)) {
                             for (weight, channel) in weights.iter_mut().zip(first..of_group) {
@@ -85,11 +91,12 @@ impl<D: Dot> Light<D> {
                         vectors.extend(Vector::light(place, &weights));
                     }
                 }
-                match_block(vectors, 4 * D::LANES, &mut fours, &mut twos);
+                match_block(&vectors, 4 * D::LANES, &mut fours, &mut twos);
             }
         }
         let (fours, twos) = (fours.aligned(), twos.aligned());
-        Self { dot, conv, input, output, source, fours, twos, constants, zero_point }
+        let (groups, per_group, slots) = (conv.groups, conv.out_channels / conv.groups, Self::slots(&conv));
+        Some(Self { dot, input, output, source, groups, per_group, slots, fours, twos, constants, zero_point })
     }
 }
 
@@ -112,13 +119,16 @@ impl<D: Dot> Prepared for Light<D> {
         let workers = Disjoint::new(workers);
         // A task is a band of pixels and a few blocks of a group. Enough tasks that a free worker finds one, few enough
         // that the weights are not read again and again.
-        let blocks = (self.conv.out_channels / self.conv.groups).div_ceil(D::LANES);
-        let per_group = blocks.div_ceil(BLOCKS);
-        let columns = self.conv.groups * per_group;
+        let blocks = self.slots / D::LANES;
+        let columns_of_group = blocks.div_ceil(BLOCKS);
+        let columns = self.groups * columns_of_group;
         let wanted = if parallel.threads() == 1 { 1 } else { (8 * parallel.threads()).div_ceil(columns) };
         let bands = self.source.bands(wanted);
         let weight_bytes = self.fours.bytes() + self.twos.bytes();
-        let tasks = Tasks::new(columns, self.source.count(bands), weight_bytes, input.spec().bytes());
+        // Where columns are outside, each of them copies all bands that a worker has more than one of.
+        let copies = if self.source.is_copied() { columns.div_ceil(parallel.threads()) } else { 1 };
+        let input_bytes = input.spec().bytes().saturating_mul(copies);
+        let tasks = Tasks::new(columns, self.source.count(bands), weight_bytes, input_bytes);
         parallel.for_each(tasks.len(), |worker, some| {
             // SAFETY: no two calls with the same worker overlap in time, and every worker has its own row.
             let copy = unsafe { workers.slice(worker * row..(worker + 1) * row) };
@@ -130,12 +140,12 @@ impl<D: Dot> Prepared for Light<D> {
                     self.source.copy(input.u8(), &pixels, self.zero_point, copy);
                     copied = Some(band);
                 }
-                let first = column % per_group * BLOCKS;
+                let first = column % columns_of_group * BLOCKS;
                 self.dot.vectorize(Task {
                     layer: self,
                     from: if self.source.is_copied() { copy } else { input.u8() },
                     tensors: &tensors,
-                    group: column / per_group,
+                    group: column / columns_of_group,
                     blocks: first..(first + BLOCKS).min(blocks),
                     pixels,
                 });
@@ -160,33 +170,32 @@ impl<P: Dot> DotWork for Task<'_, P> {
 
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
+        let mut windows = self.layer.source.windows(self.group, self.pixels.start);
         let mut at = self.pixels.start;
         while at < self.pixels.end {
             at += match self.pixels.end - at {
-                ROWS.. => self.tiles::<D, ROWS>(d, at),
-                4.. => self.tiles::<D, 4>(d, at),
-                2.. => self.tiles::<D, 2>(d, at),
-                _ => self.tiles::<D, 1>(d, at),
+                ROWS.. => self.tiles::<D, ROWS>(d, at, windows.take()),
+                4.. => self.tiles::<D, 4>(d, at, windows.take()),
+                2.. => self.tiles::<D, 2>(d, at, windows.take()),
+                _ => self.tiles::<D, 1>(d, at, windows.take()),
             };
         }
     }
 }
 
 impl<P: Dot> Task<'_, P> {
-    /// Computes the pixels `first..first + ROWS` of all blocks, and says how many they are.
+    /// Computes the pixels `first..first + ROWS` of all blocks, whose windows begin at these bytes, and says how many they
+    /// are.
     #[inline(always)]
-    fn tiles<D: Dot, const ROWS: usize>(&self, d: D, first: usize) -> usize {
-        let Light { conv, output, source, fours, twos, constants, .. } = self.layer;
-        let per_group = conv.out_channels / conv.groups;
-        let (slots, of_group) = (per_group.next_multiple_of(D::LANES), per_group.div_ceil(D::LANES));
-        let windows = source.windows::<ROWS>(self.group, self.pixels.start, first);
+    fn tiles<D: Dot, const ROWS: usize>(&self, d: D, first: usize, windows: [usize; ROWS]) -> usize {
+        let Light { output, source, per_group, slots, fours, twos, constants, .. } = self.layer;
         let span = source.span();
         let windows = windows.map(|window| self.from[window..][..span].as_ptr());
         for block in self.blocks.clone() {
             let slot = self.group * slots + block * D::LANES;
             // SAFETY: a group's slots are padded to whole vectors.
             let mut sums = [[unsafe { constants.start(d, slot) }]; ROWS];
-            let of_all = self.group * of_group + block;
+            let of_all = slot / D::LANES;
             // SAFETY: each window is of `span` bytes, and no place is beyond.
             unsafe {
                 accumulate(d, &mut sums, &windows, fours.of(of_all, 4 * D::LANES));

@@ -2,7 +2,7 @@
 //!
 //! Sums of 16 bits are widened once for a set, which saves most of the arithmetic of widening each vector's. Which inputs'
 //! weights make a set is free, so that the vectors of a window are matched, each block's anew: large weights with small
-//! ones. Few vectors are not even light alone (a channel's largest weight is 127, and 1 to 10 of 100 pairs of neighbours
+//! ones. Few vectors are not even light alone (a channel's largest weight is 127, and of 100 pairs of neighbours 1 to 10
 //! exceed 128 together): what they have too much becomes a vector of its own, which finds its place too.
 
 use dlis_backend::AlignedBytes;
@@ -14,8 +14,11 @@ pub(super) const FOUR: usize = 4;
 /// Vectors of a small set, for what is left over.
 pub(super) const TWO: usize = 2;
 /// Bytes of the widest vector of a level that needs light weights.
-const MAX_BYTES: usize = 32;
-/// Sets that a set is tried to join, which bounds the time that takes.
+pub(super) const MAX_BYTES: usize = 32;
+/// Vectors that are matched with one another: enough to find good partners, few enough that the time it takes grows with
+/// the number of weights alone.
+const MATCHED: usize = 512;
+/// Sets that a set is tried to join.
 const TRIED: usize = 32;
 
 /// A vector of weights: of four inputs and as many channels as it has lanes.
@@ -66,7 +69,7 @@ impl<const N: usize> Sets<N> {
     }
 
     /// Adds a set, filled up with zeros, of vectors of so many bytes.
-    fn push(&mut self, vectors: &[Vector], bytes: usize) {
+    fn push<'a>(&mut self, vectors: impl Iterator<Item = &'a Vector>, bytes: usize) {
         let mut places = [0; N];
         for (place, vector) in places.iter_mut().zip(vectors) {
             *place = vector.place;
@@ -110,26 +113,29 @@ impl<const N: usize> AlignedSets<N> {
     }
 }
 
-/// Sorts the vectors of a block, of so many bytes, into sets that are light together: pairs, and pairs of pairs.
-pub(super) fn match_block(vectors: Vec<Vector>, bytes: usize, fours: &mut Sets<FOUR>, twos: &mut Sets<TWO>) {
-    let single = |vector: Vector| Open { sums: vector.sums, vectors: vec![vector] };
-    let (pairs, singles) = paired(vectors.into_iter().map(single).collect());
-    let (mut pairs_of_pairs, mut others) = paired(pairs);
-    others.extend(singles);
-    // In the order of their first inputs, so that those stay in the first-level cache from one set to the next.
-    for sets in [&mut pairs_of_pairs, &mut others] {
-        sets.iter_mut().for_each(|set| set.vectors.sort_by_key(|vector| vector.place));
-        sets.sort_by_key(|set| set.vectors[0].place);
+/// Sorts the vectors of a block, of so many bytes, into sets that are light together: pairs, and pairs of pairs. In the
+/// order of their first inputs, so that those stay in the first-level cache from one set to the next.
+pub(super) fn match_block(vectors: &[Vector], bytes: usize, fours: &mut Sets<FOUR>, twos: &mut Sets<TWO>) {
+    for some in vectors.chunks(MATCHED) {
+        let single = |(index, vector): (usize, &Vector)| Open { members: vec![index], sums: vector.sums };
+        let (pairs, singles) = paired(some.iter().enumerate().map(single).collect());
+        let (mut pairs_of_pairs, mut others) = paired(pairs);
+        others.extend(singles);
+        for sets in [&mut pairs_of_pairs, &mut others] {
+            sets.iter_mut().for_each(|set| set.members.sort_unstable());
+            sets.sort_by_key(|set| set.members[0]);
+        }
+        pairs_of_pairs.iter().for_each(|set| fours.push(set.members.iter().map(|&index| &some[index]), bytes));
+        others.iter().for_each(|set| twos.push(set.members.iter().map(|&index| &some[index]), bytes));
     }
-    pairs_of_pairs.iter().for_each(|set| fours.push(&set.vectors, bytes));
-    others.iter().for_each(|set| twos.push(&set.vectors, bytes));
     fours.finish_block();
     twos.finish_block();
 }
 
 /// A set that others may join.
 struct Open {
-    vectors: Vec<Vector>,
+    /// Indices of vectors, which are in the order of their inputs.
+    members: Vec<usize>,
     sums: [u8; MAX_BYTES],
 }
 
@@ -146,7 +152,7 @@ impl Open {
     }
 
     fn join(&mut self, other: Self) {
-        self.vectors.extend(other.vectors);
+        self.members.extend(other.members);
         self.sums.iter_mut().zip(other.sums).for_each(|(sum, more)| *sum += more);
     }
 }
@@ -155,7 +161,7 @@ impl Open {
 /// they fit the fewest, and each takes the heaviest that it fits of some from all weights.
 fn paired(mut sets: Vec<Open>) -> (Vec<Open>, Vec<Open>) {
     // The heaviest last, where taking out is cheap.
-    sets.sort_by_key(Open::total);
+    sets.sort_by_cached_key(Open::total);
     let (mut joined, mut left) = (Vec::new(), Vec::new());
     while let Some(mut set) = sets.pop() {
         let tried = sets.len().min(TRIED);
@@ -218,7 +224,7 @@ mod tests {
         let all: Vec<Vec<u8>> = (0..60).map(|place| (0..16).map(|at| weight(place, at)).collect()).collect();
         for block in all.chunks(20) {
             let vectors = (0u16..).zip(block).flat_map(|(place, weights)| Vector::light(place, weights));
-            match_block(vectors.collect(), bytes, &mut fours, &mut twos);
+            match_block(&vectors.collect::<Vec<_>>(), bytes, &mut fours, &mut twos);
         }
         let (fours, twos) = (fours.aligned(), twos.aligned());
         for (block, expected) in all.chunks(20).enumerate() {

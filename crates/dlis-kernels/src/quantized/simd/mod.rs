@@ -27,6 +27,10 @@ pub(crate) use x86::{Avx2, Avx512Vnni, AvxVnni};
 /// those below zero too. Two products with bytes of up to 255 then fit 16 bits, sum and all.
 pub(crate) const LIGHT: u8 = 128;
 
+/// How far ahead of their use weights are prefetched: a page, as the processor's own prefetchers stop at the end of
+/// one, and a layer of few pixels does little else than read weights.
+pub(crate) const AHEAD: usize = 4096;
+
 /// Proof that this machine has a level, and the operations of that level.
 pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// The name of the level in the ids of kernels.
@@ -70,7 +74,7 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// be light.
     fn dot_shared(self, sums: Self::Ints, x: Self::Shared, w: Self::Weights) -> Self::Ints;
 
-    /// `N` times [`dot_shared`](Self::dot_shared), of the bytes at four times each of `places` from `from` on. Where
+    /// `N` times [`dot_shared`](Self::dot_shared), two or four, of the bytes at four times each of `places` from `from` on. Where
     /// `NEEDS_LIGHT`, the weights of a lane's place must be light together.
     ///
     /// # Safety
@@ -311,27 +315,32 @@ mod tests {
                 }
                 let one = |lane| (5 + of(x, light(lane))) as f32;
                 assert_eq!(found, (0..D::LANES).map(one).collect::<Vec<_>>(), "{x:?}");
-
-                // Light together: each place adds up to at most 128 to either side.
-                let set: [[i8; 4]; 4] = [[126, -60, 1, 0], [0, -60, -127, 64], [1, -8, 0, 60], [1, 0, -1, 3]];
-                let bytes = [x, [9; 4], [255, 254, 255, 3], [255; 4]].concat();
-                let (weights, places) = (set.map(|w| w.repeat(D::LANES)), [2, 0, 3, 0]);
+            }
+            // Together as light as they may be, to either side: the limit of 16 bits.
+            let sets: [[[i8; 4]; 4]; 2] = [
+                [[126, -60, 1, 0], [0, -60, -127, 64], [1, -8, 0, 60], [1, 0, -1, 3]],
+                [[126, 0, -1, -100], [0, -1, -23, 127], [1, 0, 0, -1], [1, -127, -3, 1]],
+            ];
+            let bytes = [[255u8, 0, 255, 0], [9; 4], [0, 255, 0, 255], [255; 4]].concat();
+            for (set, places) in sets.into_iter().flat_map(|set| [0, 2, 3].map(|place| (set, [place; 4]))) {
+                let weights = set.map(|w| w.repeat(D::LANES));
                 let of_some = |some: usize| {
-                    let of = |i: usize| of(bytes[4 * places[i]..][..4].try_into().expect("four bytes"), set[i]);
+                    let product = |i: usize, byte: usize| {
+                        (i32::from(bytes[4 * places[i] + byte]) - D::SHARED_OFFSET) * i32::from(set[i][byte])
+                    };
+                    let of = |i: usize| (0..4).map(|byte| product(i, byte)).sum::<i32>();
                     vec![((0..some).map(of).sum::<i32>() - 9) as f32; D::LANES]
                 };
+                let mut found = vec![0.0; D::LANES];
                 // SAFETY: as above, and there are four times four bytes.
                 unsafe {
                     let [a, b, c, e] = [0, 1, 2, 3].map(|i| d.weights(weights[i].as_ptr()));
-                    let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), [2, 0], [a, b]);
+                    let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), [places[0], places[1]], [a, b]);
                     d.store_floats(found.as_mut_ptr(), d.float(sums));
-                    assert_eq!(found, of_some(2), "{x:?}");
-                    let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), [2, 0, 3], [a, b, c]);
-                    d.store_floats(found.as_mut_ptr(), d.float(sums));
-                    assert_eq!(found, of_some(3), "{x:?}");
+                    assert_eq!(found, of_some(2), "{set:?} {places:?}");
                     let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), places, [a, b, c, e]);
                     d.store_floats(found.as_mut_ptr(), d.float(sums));
-                    assert_eq!(found, of_some(4), "{x:?}");
+                    assert_eq!(found, of_some(4), "{set:?} {places:?}");
                 }
             }
         }

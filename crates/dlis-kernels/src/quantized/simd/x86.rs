@@ -13,7 +13,7 @@ macro_rules! half {
     (
         $(#[$doc:meta])* $name:ident, $isa:literal, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
         quads $quads:ty, prepare $prepare:ident, dot $dot:ident,
-        needs light $needs_light:literal, shared $shared:ident, set $set:ident
+        needs light $needs_light:literal, shared $shared:ident $(, set $set:ident)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -63,17 +63,19 @@ macro_rules! half {
                 unsafe { $shared(sums, x, w) }
             }
 
-            #[inline(always)]
-            unsafe fn dot_set<const N: usize>(
-                self,
-                sums: __m256i,
-                from: *const u8,
-                places: [usize; N],
-                weights: [__m256i; N],
-            ) -> __m256i {
-                // SAFETY: `self` proves the features; four bytes are readable at each place by the caller's promise.
-                unsafe { $set(sums, from, places, weights) }
-            }
+            $(
+                #[inline(always)]
+                unsafe fn dot_set<const N: usize>(
+                    self,
+                    sums: __m256i,
+                    from: *const u8,
+                    places: [usize; N],
+                    weights: [__m256i; N],
+                ) -> __m256i {
+                    // SAFETY: `self` proves the features; four bytes are readable at each place by the caller's promise.
+                    unsafe { $set(sums, from, places, weights) }
+                }
+            )?
 
             #[inline(always)]
             fn prefetch(self, at: *const i8) {
@@ -260,7 +262,7 @@ half!(
     /// Proof that the machine has AVX-VNNI, the instruction of AVX-512 VNNI for vectors of 256 bits.
     AvxVnni, "avx2-vnni", "avx2,fma,avxvnni" = "avx2" && "fma" && "avxvnni", Some("avx_vnni"), offset 0,
     quads __m256i, prepare as_is, dot dot_vnni,
-    needs light false, shared dot_vnni, set dot_set_vnni
+    needs light false, shared dot_vnni
 );
 
 /// `x - 128`, a signed byte, and its absolute value.
@@ -303,6 +305,7 @@ unsafe fn dot_set_light<const N: usize>(
     places: [usize; N],
     weights: [__m256i; N],
 ) -> __m256i {
+    const { assert!(N == 2 || N == 4, "sets are of two or four") };
     match (places.as_slice(), weights.as_slice()) {
         // SAFETY: each reads the bytes promised and writes registers alone.
         (&[a, b], &[w_a, w_b]) => unsafe {
@@ -358,13 +361,7 @@ unsafe fn dot_set_light<const N: usize>(
                 options(pure, readonly, nostack, preserves_flags)
             );
         },
-        _ => {
-            for (place, w) in places.into_iter().zip(weights) {
-                // SAFETY: as promised.
-                let x = unsafe { _mm256_set1_epi32(from.add(4 * place).cast::<i32>().read_unaligned()) };
-                sums = dot_light(sums, x, w);
-            }
-        }
+        _ => unreachable!("sets are of two or four"),
     }
     sums
 }
@@ -394,25 +391,6 @@ fn as_is(x: __m256i) -> __m256i {
 #[inline]
 fn dot_vnni(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
     _mm256_dpbusd_avx_epi32(sums, x, w)
-}
-
-/// # Safety
-///
-/// Four bytes must be readable at four times each of `places` from `from` on.
-#[target_feature(enable = "avx2,avxvnni")]
-#[inline]
-unsafe fn dot_set_vnni<const N: usize>(
-    mut sums: __m256i,
-    from: *const u8,
-    places: [usize; N],
-    weights: [__m256i; N],
-) -> __m256i {
-    for (place, w) in places.into_iter().zip(weights) {
-        // SAFETY: as promised.
-        let x = unsafe { _mm256_set1_epi32(from.add(4 * place).cast::<i32>().read_unaligned()) };
-        sums = dot_vnni(sums, x, w);
-    }
-    sums
 }
 
 /// Proof that the machine has AVX-512 (F, BW, DQ and VL) and its VNNI.
