@@ -89,7 +89,8 @@ fn bytes_flow_through_a_program_between_floats() {
 }
 
 /// Weights stay as small as they are stored: layers of ordinary size take at most 15 percent more, constants of
-/// the arithmetic included, and ternary ones, which have more constants to a channel and fewer bits, 25.
+/// the arithmetic included, and ternary ones, which have more constants to a channel and fewer bits, 25. So do those of AVX2
+/// in sets that say where their inputs are, of light weights as here; large ones take more.
 #[test]
 fn weights_stay_packed() {
     let hardware = Hardware::detect();
@@ -123,7 +124,8 @@ fn weights_stay_packed() {
             for &kernel in kernels().iter().filter(|kernel| kernel.support(&op, &hardware).is_yes()) {
                 let weights = OpWeights { weight: Some(&weight), quantization, ..OpWeights::default() };
                 let held = kernel.prepare_checked(&op, weights, &hardware).unwrap().footprint(1).weight_bytes;
-                let most = if matches!(weight, Weight::Ternary(_)) { 125 } else { 115 };
+                let in_sets = matches!(weight, Weight::Int8(_)) && kernel.id().isa() == "avx2";
+                let most = if in_sets || matches!(weight, Weight::Ternary(_)) { 125 } else { 115 };
                 // In integers: hundredths.
                 assert!(100 * held <= most * weight.bytes(), "{} {op}: {held} of {}", kernel.id(), weight.bytes());
             }
