@@ -185,15 +185,13 @@ impl<D: Dot> Kernel for Gemm<D> {
         let columns = shape.depth * conv.window.taps();
         let sums: Vec<i32> = values.chunks(columns).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
         let rows = Rows { scales: &scales, sums: &sums, offset: D::SHARED_OFFSET };
+        let slots = conv.groups * shape.slots::<D>();
+        let output = Output::new(self, op, weights, rows, slots, |channel| shape.slot::<D>(channel))?;
         let zero_point = quantized::input(self, weights, 0)?.zero_point();
         if self.is_light() {
-            let slots = conv.groups * Light::<D>::slots(&conv);
-            let output = Output::new(self, op, weights, rows, slots, |channel| Light::<D>::slot(&conv, channel))?;
             let light = Light::new(dot, conv, [op.inputs[0], op.output], &values, output, zero_point);
             return Ok(Box::new(light.ok_or_else(|| accepts::unsupported(self, op, support))?));
         }
-        let slots = conv.groups * shape.slots::<D>();
-        let output = Output::new(self, op, weights, rows, slots, |channel| shape.slot::<D>(channel))?;
         // Without padding every tap is read from the input.
         let pads = conv.window.padding != [0; 4] && !shape.gathers;
         let mut padding = AlignedBytes::zeroed(if pads { shape.depth } else { 0 });

@@ -414,6 +414,20 @@ impl<P: Dot> Column<'_, P> {
     }
 }
 
+/// What the codes of a step stand for.
+#[inline(always)]
+fn decoded<D: Dot, const COLUMNS: usize, const PLACE: usize>(
+    d: D,
+    codes: &[D::Codes; COLUMNS],
+    tables: &[D::Tables; COLUMNS],
+) -> [D::Weights; COLUMNS] {
+    let mut weights = [d.decode::<PLACE>(codes[0], tables[0]); COLUMNS];
+    for v in 1..COLUMNS {
+        weights[v] = d.decode::<PLACE>(codes[v], tables[v]);
+    }
+    weights
+}
+
 /// Adds eight products to every sum, of the inputs of the steps `A` and `B` of those from the step `quad` on and the
 /// weights of their codes, which it returns.
 ///
@@ -429,12 +443,7 @@ unsafe fn two_steps<D: Dot, const ROWS: usize, const COLUMNS: usize, const A: us
     codes: &[D::Codes; COLUMNS],
     tables: &[D::Tables; COLUMNS],
 ) -> [[D::Weights; COLUMNS]; 2] {
-    let mut first = [d.decode::<A>(codes[0], tables[0]); COLUMNS];
-    let mut second = [d.decode::<B>(codes[0], tables[0]); COLUMNS];
-    for v in 1..COLUMNS {
-        first[v] = d.decode::<A>(codes[v], tables[v]);
-        second[v] = d.decode::<B>(codes[v], tables[v]);
-    }
+    let (first, second) = (decoded::<D, COLUMNS, A>(d, codes, tables), decoded::<D, COLUMNS, B>(d, codes, tables));
     for (&place, sums) in places.iter().zip(sums) {
         for (sum, (&first, &second)) in sums.iter_mut().zip(first.iter().zip(&second)) {
             // SAFETY: as promised.
@@ -459,10 +468,7 @@ unsafe fn step<D: Dot, const ROWS: usize, const COLUMNS: usize, const PLACE: usi
     codes: &[D::Codes; COLUMNS],
     tables: &[D::Tables; COLUMNS],
 ) -> [D::Weights; COLUMNS] {
-    let mut weights = [d.decode::<PLACE>(codes[0], tables[0]); COLUMNS];
-    for v in 1..COLUMNS {
-        weights[v] = d.decode::<PLACE>(codes[v], tables[v]);
-    }
+    let weights = decoded::<D, COLUMNS, PLACE>(d, codes, tables);
     for (place, sums) in places.iter().zip(sums) {
         // SAFETY: as promised.
         let x = unsafe { d.broadcast(place.add(at + 4 * PLACE)) };

@@ -50,18 +50,8 @@ pub(super) struct Light<D> {
 }
 
 impl<D: Dot> Light<D> {
-    /// Slots of the constants of a group.
-    pub(super) fn slots(conv: &Conv2d) -> usize {
-        (conv.out_channels / conv.groups).next_multiple_of(D::LANES)
-    }
-
-    /// The slot of an output channel.
-    pub(super) fn slot(conv: &Conv2d, channel: usize) -> usize {
-        let per_group = conv.out_channels / conv.groups;
-        channel / per_group * Self::slots(conv) + channel % per_group
-    }
-
-    /// Of values in row-major order, `[out][channel][tap]`. None, if the layer does not keep within the limits.
+    /// Of values in row-major order, `[out][channel][tap]`, and constants of which each group's begin with a whole vector.
+    /// None, if the layer does not keep within the limits.
     pub(super) fn new(
         dot: D,
         conv: Conv2d,
@@ -95,7 +85,8 @@ impl<D: Dot> Light<D> {
             }
         }
         let (fours, twos) = (fours.aligned(), twos.aligned());
-        let (groups, per_group, slots) = (conv.groups, conv.out_channels / conv.groups, Self::slots(&conv));
+        let (groups, per_group) = (conv.groups, conv.out_channels / conv.groups);
+        let slots = per_group.next_multiple_of(D::LANES);
         Some(Self { dot, input, output, source, groups, per_group, slots, fours, twos, constants, zero_point })
     }
 }

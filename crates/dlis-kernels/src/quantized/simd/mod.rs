@@ -358,7 +358,7 @@ mod tests {
             // Every lane has values of its own.
             let table: Vec<u8> = (0..lanes)
                 .flat_map(|lane| {
-                    let [one, two] = [64 - 4 * i32::try_from(lane).unwrap(), 3 * i32::try_from(lane).unwrap() - 64];
+                    let [one, two] = [127 - 8 * i32::try_from(lane).unwrap(), 3 * i32::try_from(lane).unwrap() - 127];
                     [0, one, two, 0].map(|value| i8::try_from(value).unwrap().cast_unsigned())
                 })
                 .collect();
@@ -372,14 +372,14 @@ mod tests {
                     let of = |i: usize| {
                         let code = if lane < some { codes[4 * lane + i] >> (2 * place) & 3 } else { 0 };
                         let value = table[4 * lane + usize::from(code)].cast_signed();
-                        (i32::from(x[i]) - D::SHARED_OFFSET) * i32::from(value)
+                        (i32::from(x[i]) - D::OFFSET) * i32::from(value)
                     };
                     (0..4).map(of).sum::<i32>() as f32
                 };
                 let mut found = vec![0.0; lanes];
                 // SAFETY: four bytes are readable, and it holds `LANES` elements.
                 unsafe {
-                    let sums = d.dot_shared(d.splat_int(0), d.broadcast(x.as_ptr()), weights);
+                    let sums = d.dot(d.splat_int(0), d.quads(d.splat_int(i32::from_le_bytes(x))), weights);
                     d.store_floats(found.as_mut_ptr(), d.float(sums));
                 }
                 assert_eq!(found, (0..lanes).map(one).collect::<Vec<_>>(), "place {place}, {some} lanes");
