@@ -28,7 +28,8 @@ use dlis_hw::Hardware;
 use dlis_model::{Conv2d, Window};
 
 use super::pack::pack_block;
-use super::tile::{Block, COLUMNS, Geometry, Stored, Stream, operands, rows_of, with_rows};
+use super::product::{Ahead, COLUMNS, Stored, Wanted};
+use super::tile::{Block, Geometry, operands, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 use crate::tasks::Tasks;
@@ -120,11 +121,19 @@ impl<S: Simd> Kernel for ImplicitGemm<S> {
         let keep = hw.l2.map_or(0, |l2| usize::try_from(l2.bytes / 4 * 3).unwrap_or(usize::MAX));
         if self.format == Format::DenseF32 {
             let weights = packed::<S, f32>(&conv, &geometry, &accepts::dense_f32(self, weights, dims)?);
-            let (scales, stored) = (None, PhantomData::<f32>);
+            let (scales, stored) = (AlignedBytes::zeroed(0), PhantomData::<f32>);
             return Ok(Box::new(PreparedGemm { simd, geometry, padded, weights, bias, scales, keep, stored }));
         }
         let halves = accepts::halves(self, weights, self.format, dims)?;
-        let scales = halves.scales.map(|scales| geometry.by_block::<S>(scales));
+        let ones;
+        let scales = match halves.scales {
+            Some(scales) => scales,
+            None => {
+                ones = vec![1.0; conv.out_channels];
+                &ones
+            }
+        };
+        let scales = geometry.by_block::<S>(scales);
         let (weights, stored) = (packed::<S, u16>(&conv, &geometry, &halves.bits), PhantomData::<u16>);
         Ok(Box::new(PreparedGemm { simd, geometry, padded, weights, bias, scales, keep, stored }))
     }
@@ -196,8 +205,8 @@ struct PreparedGemm<S, W> {
     weights: AlignedBytes,
     /// What is added to the sums of each output channel: `[group][block][channel of the block]`.
     bias: AlignedBytes,
-    /// What they are multiplied by before that.
-    scales: Option<AlignedBytes>,
+    /// What they are multiplied by before that, if such weights are.
+    scales: AlignedBytes,
     /// Bytes of weights that remain in a cache of each core while others are read.
     keep: usize,
     stored: PhantomData<W>,
@@ -205,8 +214,8 @@ struct PreparedGemm<S, W> {
 
 impl<S: Simd, W: Stored> Prepared for PreparedGemm<S, W> {
     fn footprint(&self, _threads: usize) -> Footprint {
-        let scales = self.scales.as_ref().map_or(0, AlignedBytes::allocated);
-        let weight_bytes = self.weights.allocated() + self.bias.allocated() + scales + self.geometry.bytes();
+        let of_channels = self.bias.allocated() + self.scales.allocated();
+        let weight_bytes = self.weights.allocated() + of_channels + self.geometry.bytes();
         let scratch_bytes = self.padded.as_ref().map_or(0, |padded| padded.to.elements() * size_of::<f32>());
         Footprint { weight_bytes, scratch_bytes, ..Footprint::default() }
     }
@@ -252,39 +261,47 @@ impl<P: Simd, W: Stored> Work for Column<'_, P, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { prepared, block, tiles } = self;
-        let PreparedGemm { geometry, weights, bias, scales, .. } = prepared;
+        let PreparedGemm { geometry, weights, keep, .. } = self.prepared;
+        let of_block = geometry.terms() * COLUMNS * S::LANES;
+        let weights = &W::of(weights)[self.block.column * of_block..][..of_block];
+        match Wanted::new(weights, geometry.terms(), self.tiles.len(), *keep) {
+            Wanted::Much(ahead) => self.tiles(simd, weights, ahead),
+            Wanted::Little(ahead) => self.tiles(simd, weights, ahead),
+        }
+    }
+}
+
+impl<P: Simd, W: Stored> Column<'_, P, W> {
+    #[inline(always)]
+    fn tiles<S: Simd>(self, simd: S, weights: &[W], mut ahead: impl Ahead) {
+        let Self { prepared: PreparedGemm { geometry, bias, scales, .. }, block, tiles } = self;
         let width = COLUMNS * S::LANES;
-        let weights = &W::of(weights)[block.column * geometry.terms() * width..][..geometry.terms() * width];
         let of_block = block.column * width..(block.column + 1) * width;
         let bias = &bias.f32()[of_block.clone()];
-        let scales = scales.as_ref().map(|scales| &scales.f32()[of_block]);
-        let mut ahead = Stream::new(weights, geometry.terms(), tiles.len(), prepared.keep);
+        let scales = if W::SCALED { &scales.f32()[of_block] } else { &[] };
         for tile in tiles {
-            let first = tile * rows_of::<S>();
-            let rows = geometry.rows::<S>(tile);
+            let (first, rows) = (tile * rows_of::<S>(), geometry.rows::<S>(tile));
             let ahead = ahead.next();
-            with_rows!(rows, tile_of::<S, _>(simd, &block, first, (weights, ahead), bias, scales));
+            with_rows!(rows, tile_of::<S, W; _>(simd, &block, first, (weights, ahead), (bias, scales)));
         }
     }
 }
 
 /// Computes the output pixels `first..first + ROWS`, counted over the whole batch.
 #[inline(always)]
-fn tile_of<S: Simd, const ROWS: usize>(
+fn tile_of<S: Simd, W: Stored, const ROWS: usize>(
     simd: S,
     block: &Block<'_>,
     first: usize,
-    (weights, ahead): (&[impl Stored], Stream),
-    bias: &[f32],
-    scales: Option<&[f32]>,
+    (weights, ahead): (&[W], impl Ahead),
+    (bias, scales): (&[f32], &[f32]),
 ) {
     let terms = 0..block.geometry.terms();
-    let Some(scales) = scales else {
+    if !W::SCALED {
         let mut sums = Block::splat::<S, ROWS>(simd, bias);
         block.add::<S, _, ROWS>(simd, first, terms, weights, ahead, &mut sums);
         return block.store(simd, first, sums);
-    };
+    }
     let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
     block.add::<S, _, ROWS>(simd, first, terms, weights, ahead, &mut sums);
     let ([scales], [bias]) = (Block::splat::<S, 1>(simd, scales), Block::splat::<S, 1>(simd, bias));

@@ -11,6 +11,7 @@ pub(crate) mod lanes;
 mod pack;
 pub(crate) mod paper;
 mod planes;
+mod product;
 pub(crate) mod shifted;
 pub(crate) mod sparse;
 #[cfg(test)]

@@ -5,19 +5,14 @@ use dlis_backend::{AlignedBytes, Disjoint, Epilogue, Io, TensorSpec};
 use dlis_model::{Activation, Conv2d};
 use std::ops::Range;
 
+use super::product::{Ahead, COLUMNS, Stored, Sums, accumulate};
 use crate::simd::Simd;
 
 /// Most pixels of a tile. With two vectors of channels this makes 16 accumulators, two vectors of
 /// weights and a broadcast: as many as 16 registers have room for is 6 rows, 32 have room to spare.
 const MAX_ROWS: usize = 8;
-/// Vectors of output channels of a tile.
-pub(super) const COLUMNS: usize = 2;
 /// Most output channels of a block of any kernel: two of the widest vectors.
 const MAX_BLOCK: usize = 32;
-/// How far ahead of their use weights of one tile are prefetched, in bytes: a page, as the processor's own
-/// prefetchers stop at the end of one, and a layer of few pixels does little else than read weights.
-const AHEAD: usize = 4096;
-
 /// Pixels of a full tile on this level.
 pub(super) const fn rows_of<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { MAX_ROWS } else { 6 }
@@ -285,114 +280,6 @@ pub(super) struct Block<'a> {
     group: usize,
 }
 
-/// A number as which weights are stored, and which becomes f32 on its way into a register.
-pub(super) trait Stored: Copy + Send + Sync + std::fmt::Debug + 'static {
-    /// The vector of weights at `from`.
-    ///
-    /// # Safety
-    ///
-    /// A vector's number of elements must be readable there.
-    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector;
-
-    /// Bytes as such numbers.
-    fn of(bytes: &AlignedBytes) -> &[Self];
-
-    /// Bytes as such numbers, to write.
-    fn of_mut(bytes: &mut AlignedBytes) -> &mut [Self];
-}
-
-impl Stored for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector {
-        // SAFETY: the caller's.
-        unsafe { simd.load(from) }
-    }
-
-    fn of(bytes: &AlignedBytes) -> &[Self] {
-        bytes.f32()
-    }
-
-    fn of_mut(bytes: &mut AlignedBytes) -> &mut [Self] {
-        bytes.f32_mut()
-    }
-}
-
-/// The bits of an f16.
-impl Stored for u16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector {
-        // SAFETY: the caller's.
-        unsafe { simd.load_half(from) }
-    }
-
-    fn of(bytes: &AlignedBytes) -> &[Self] {
-        bytes.u16()
-    }
-
-    fn of_mut(bytes: &mut AlignedBytes) -> &mut [Self] {
-        bytes.u16_mut()
-    }
-}
-
-/// Which weights are asked for while those of a term are used, so that they are there when they are wanted.
-pub(super) trait Ahead {
-    /// Asks for some, given the bytes of a vector of weights.
-    fn ask<S: Simd>(&mut self, simd: S, vector: usize);
-}
-
-/// None: they are in the first-level cache.
-pub(super) struct Nothing;
-
-impl Ahead for Nothing {
-    #[inline(always)]
-    fn ask<S: Simd>(&mut self, _simd: S, _vector: usize) {}
-}
-
-/// Those of a later term, or of the next block, of which each tile asks for a part: all that the tiles of a block compute
-/// is time for the next block to come from memory, not the first tile alone.
-#[derive(Clone, Copy)]
-pub(super) struct Stream {
-    at: *const u8,
-    /// Bytes from what one term asks for to what the next does.
-    step: usize,
-    /// And one tile to the next.
-    of_tile: usize,
-}
-
-impl Stream {
-    /// What the first of `tiles` tiles asks for, which all use these weights of `terms` terms; `keep` is how many bytes of
-    /// weights are still in a cache when they are wanted.
-    pub(super) fn new<W>(weights: &[W], terms: usize, tiles: usize, keep: usize) -> Self {
-        let Range { start, end } = weights.as_ptr_range();
-        let (bytes, of_term) = (size_of_val(weights), size_of_val(weights) / terms.max(1));
-        if tiles <= 1 || 2 * bytes > keep {
-            return Self { at: start.wrapping_byte_add(AHEAD).cast(), step: of_term, of_tile: 0 };
-        }
-        Self { at: end.cast(), step: of_term.div_ceil(tiles), of_tile: bytes.div_ceil(tiles) }
-    }
-
-    /// What the next tile asks for.
-    #[inline(always)]
-    pub(super) fn next(&mut self) -> Self {
-        let this = *self;
-        self.at = self.at.wrapping_add(self.of_tile);
-        this
-    }
-}
-
-impl Ahead for Stream {
-    #[inline(always)]
-    fn ask<S: Simd>(&mut self, simd: S, vector: usize) {
-        for v in 0..COLUMNS {
-            simd.prefetch(self.at.wrapping_add(v * vector).cast());
-        }
-        self.at = self.at.wrapping_add(self.step);
-    }
-}
-
-/// The sums of a tile.
-pub(super) type Sums<V, const ROWS: usize> = [[V; COLUMNS]; ROWS];
-
 impl<'a> Block<'a> {
     pub(super) fn new<S: Simd>(geometry: &'a Geometry, tensors: &'a Tensors<'a>, column: usize) -> Self {
         let channels = geometry.channels::<S>(column);
@@ -439,23 +326,12 @@ impl<'a> Block<'a> {
             let channels = channel..depth.min(channel + terms.end - term);
             term += channels.len();
             let pixel = self.geometry.pixels(self.tensors, &origin, tap, self.group);
-            for channel in channels {
-                // SAFETY: every `pixel` points to the `depth` channels of one group; `weight` advances through a
-                // block of `COLUMNS` vectors a term, as many as were checked above.
-                unsafe {
-                    let mut columns = [simd.splat(0.0); COLUMNS];
-                    for (v, column) in columns.iter_mut().enumerate() {
-                        *column = W::load(simd, weight.add(v * S::LANES));
-                    }
-                    ahead.ask(simd, size_of::<W>() * S::LANES);
-                    for (pixel, sums) in pixel.iter().zip(sums.iter_mut()) {
-                        let x = simd.splat(*pixel.add(channel));
-                        for (sum, &column) in sums.iter_mut().zip(&columns) {
-                            *sum = simd.mul_add(x, column, *sum);
-                        }
-                    }
-                    weight = weight.add(block);
-                }
+            // SAFETY: every pixel points to the `depth` channels of one group; `weight` advances through a block a term,
+            // as many as were checked above.
+            unsafe {
+                let rows = pixel.map(|pixel| pixel.add(channels.start));
+                accumulate(simd, &rows, weight, channels.len(), &mut ahead, sums);
+                weight = weight.add(channels.len() * block);
             }
         }
     }
@@ -494,16 +370,16 @@ pub(crate) fn rectify_all<S: Simd>(simd: S, activation: Option<Activation>, all:
 
 /// Calls a function whose constant is the number of pixels of a tile.
 macro_rules! with_rows {
-    ($rows:expr, $body:ident::<$s:ty, _>($($argument:expr),*)) => {
+    ($rows:expr, $body:ident::<$($type:ty),+; _>($($argument:expr),*)) => {
         match $rows {
-            8 => $body::<$s, 8>($($argument),*),
-            7 => $body::<$s, 7>($($argument),*),
-            6 => $body::<$s, 6>($($argument),*),
-            5 => $body::<$s, 5>($($argument),*),
-            4 => $body::<$s, 4>($($argument),*),
-            3 => $body::<$s, 3>($($argument),*),
-            2 => $body::<$s, 2>($($argument),*),
-            _ => $body::<$s, 1>($($argument),*),
+            8 => $body::<$($type),+, 8>($($argument),*),
+            7 => $body::<$($type),+, 7>($($argument),*),
+            6 => $body::<$($type),+, 6>($($argument),*),
+            5 => $body::<$($type),+, 5>($($argument),*),
+            4 => $body::<$($type),+, 4>($($argument),*),
+            3 => $body::<$($type),+, 3>($($argument),*),
+            2 => $body::<$($type),+, 2>($($argument),*),
+            _ => $body::<$($type),+, 1>($($argument),*),
         }
     };
 }

@@ -23,7 +23,8 @@ use dlis_hw::Hardware;
 
 pub(super) use self::packed::Packed;
 use super::implicit_gemm::as_conv;
-use super::tile::{Block, COLUMNS, Geometry, Nothing, Sums, rows_of, with_rows};
+use super::product::{COLUMNS, Sums};
+use super::tile::{Block, Geometry, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 
@@ -175,7 +176,7 @@ impl<P: Simd> Work for Column<'_, P> {
                 let chunk = Chunk { terms: terms.clone(), weights: decoded, bias };
                 let tile_len = rows_of::<S>() * width;
                 let sums = if prepared.sums_len() > 0 { &mut sums[place * tile_len..][..tile_len] } else { &mut [] };
-                with_rows!(geometry.rows::<S>(tile), chunk_of::<S, _>(simd, &block, first, chunk, sums));
+                with_rows!(geometry.rows::<S>(tile), chunk_of::<S; _>(simd, &block, first, chunk, sums));
             }
         }
     }
@@ -212,7 +213,7 @@ fn chunk_of<S: Simd, const ROWS: usize>(
         }
     }
     let last = chunk.terms.end == block.geometry.terms();
-    block.add::<S, f32, ROWS>(simd, first, chunk.terms, chunk.weights, Nothing, &mut sums);
+    block.add::<S, f32, ROWS>(simd, first, chunk.terms, chunk.weights, (), &mut sums);
     if last {
         block.store(simd, first, sums);
         return;

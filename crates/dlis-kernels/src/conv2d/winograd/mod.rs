@@ -33,15 +33,14 @@ use dlis_model::{Conv2d, Window};
 
 use self::transform::MOST;
 use self::weights::Weights;
-use super::tile::{COLUMNS, Geometry, Tensors, rows_of, with_rows};
+use super::product::{Ahead, COLUMNS, Far, Stream, Sums, accumulate};
+use super::tile::{Geometry, Tensors, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 use crate::tasks::Tasks;
 
 /// Bytes of transformed inputs that are computed before they are used.
 const INPUT_BYTES: usize = 2 << 20;
-/// How far ahead of their use weights are prefetched, in elements.
-const AHEAD: usize = 1024;
 /// Bytes of a worker's sums: with the weights of a position they should stay in a second-level cache.
 const SUM_BYTES: usize = 192 << 10;
 /// Floats between the parts of two positions: a line, so that the positions of one tile, a power of two apart otherwise,
@@ -347,13 +346,18 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
             let count = prepared.weights.together::<S, TILE>(depth).min(depth - first);
             let weights = prepared.weights.of::<S, TILE>(simd, (column, depth), (first, count), &mut *scratch);
             for position in 0..positions(TILE) {
-                let (weights, mut next) = weights.of::<TILE>(position, count * block);
+                let (weights, next) = weights.of::<TILE>(position, count * block);
+                let ahead = (Stream::of_terms(weights, count), Far::over(next, count));
                 for begin in some.clone().step_by(rows) {
                     let from = &places[position * stride + begin * padded + first..];
                     let to = &mut sums[position * (some.len() * block + GAP) + (begin - some.start) * block..];
                     let (of_tile, rows) = ((padded, first > 0), (some.end - begin).min(rows));
-                    let next = std::mem::take(&mut next);
-                    with_rows!(rows, product::<S, _>(simd, from, of_tile, (weights, next), to));
+                    // All tiles read the same weights: the first asks for them.
+                    if begin == some.start {
+                        with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ahead), to));
+                    } else {
+                        with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ()), to));
+                    }
                 }
             }
         }
@@ -374,14 +378,13 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
 }
 
 /// One position of `ROWS` tiles: their inputs, `padded` elements from one tile to the next, times the position's
-/// weights, a block for each channel; with `more`, added to the sums that there are. Meanwhile
-/// `next` is fetched into the second-level cache.
+/// weights, a block for each channel; with `more`, added to the sums that there are.
 #[inline(always)]
 fn product<S: Simd, const ROWS: usize>(
     simd: S,
     inputs: &[f32],
     (padded, more): (usize, bool),
-    (weights, next): (&[f32], &[u16]),
+    (weights, mut ahead): (&[f32], impl Ahead),
     to: &mut [f32],
 ) {
     let block = COLUMNS * S::LANES;
@@ -392,7 +395,7 @@ fn product<S: Simd, const ROWS: usize>(
     for (row, at) in rows.iter_mut().enumerate() {
         *at = inputs[row * padded..].as_ptr();
     }
-    let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
+    let mut sums: Sums<S::Vector, ROWS> = [[simd.splat(0.0); COLUMNS]; ROWS];
     if more {
         for (row, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
@@ -401,31 +404,8 @@ fn product<S: Simd, const ROWS: usize>(
             }
         }
     }
-    let mut weight = weights.as_ptr();
-    // Where nothing is next, a line that is there already.
-    let (mut ahead, step) = match next {
-        [] => (weights.as_ptr().cast(), 0),
-        next => (next.as_ptr(), next.len().div_ceil(depth)),
-    };
-    for channel in 0..depth {
-        // SAFETY: checked above: `depth` elements a row, a block of weights a channel.
-        unsafe {
-            let mut columns = [simd.splat(0.0); COLUMNS];
-            for (v, column) in columns.iter_mut().enumerate() {
-                simd.prefetch(weight.wrapping_add(AHEAD + v * S::LANES));
-                *column = simd.load(weight.add(v * S::LANES));
-            }
-            for (row, sums) in rows.iter().zip(sums.iter_mut()) {
-                let x = simd.splat(*row.add(channel));
-                for (sum, &column) in sums.iter_mut().zip(&columns) {
-                    *sum = simd.mul_add(x, column, *sum);
-                }
-            }
-            weight = weight.add(block);
-        }
-        simd.prefetch_far(ahead.cast());
-        ahead = ahead.wrapping_add(step);
-    }
+    // SAFETY: checked above: `depth` elements a row, a block of weights a channel.
+    unsafe { accumulate(simd, &rows, weights.as_ptr(), depth, &mut ahead, &mut sums) };
     for (row, sums) in sums.iter().enumerate() {
         for (v, &sum) in sums.iter().enumerate() {
             // SAFETY: checked above.

@@ -4,7 +4,7 @@ use dlis_backend::{AlignedBytes, static_range};
 use dlis_model::Conv2d;
 
 use super::super::pack::pack_block;
-use super::super::tile::COLUMNS;
+use super::super::product::COLUMNS;
 use super::{positions, transform};
 use crate::simd::Simd;
 
