@@ -98,25 +98,6 @@ impl Ahead for () {
     fn next(&mut self) -> Self {}
 }
 
-impl<A: Ahead, B: Ahead> Ahead for (A, B) {
-    #[inline(always)]
-    fn each_term<S: Simd>(&mut self, simd: S, block: usize) {
-        self.0.each_term(simd, block);
-        self.1.each_term(simd, block);
-    }
-
-    #[inline(always)]
-    fn each_few<S: Simd>(&mut self, simd: S) {
-        self.0.each_few(simd);
-        self.1.each_few(simd);
-    }
-
-    #[inline(always)]
-    fn next(&mut self) -> Self {
-        (self.0.next(), self.1.next())
-    }
-}
-
 /// Neighbouring bytes, of which each tile asks for a share.
 #[derive(Clone, Copy)]
 pub(super) struct Span {

@@ -347,16 +347,19 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
             let weights = prepared.weights.of::<S, TILE>(simd, (column, depth), (first, count), &mut *scratch);
             for position in 0..positions(TILE) {
                 let (weights, next) = weights.of::<TILE>(position, count * block);
-                let ahead = (Stream::of_terms(weights, count), Far::over(next, count));
                 for begin in some.clone().step_by(rows) {
                     let from = &places[position * stride + begin * padded + first..];
                     let to = &mut sums[position * (some.len() * block + GAP) + (begin - some.start) * block..];
                     let (of_tile, rows) = ((padded, first > 0), (some.end - begin).min(rows));
-                    // All tiles read the same weights: the first asks for them.
-                    if begin == some.start {
+                    // All tiles read the same weights: the first asks for them, or for those that are transformed next.
+                    if begin > some.start {
+                        with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ()), to));
+                    } else if next.is_empty() {
+                        let ahead = Stream::of_terms(weights, count);
                         with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ahead), to));
                     } else {
-                        with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ()), to));
+                        let ahead = Far::over(next, count);
+                        with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ahead), to));
                     }
                 }
             }
