@@ -8,7 +8,7 @@
 //! of weights. Weights of f16 are therefore kept as they are, and transformed some channels at a time as they are read.
 //!
 //! ```text
-//! for each run of tiles whose transformed inputs fit a second-level cache or two
+//! for each run of tiles whose transformed inputs stay in a second-level cache
 //!     for each tile:   positions of the input          (workers share the tiles, then wait for each other)
 //!     for each block of output channels, for each position, for each few tiles:   sums in registers
 //!         for each tile:   outputs from the positions' sums, bias, residual, activation, the only store
@@ -39,8 +39,8 @@ use crate::accepts::{self, Accepts};
 use crate::simd::{Simd, Work, at_every_level};
 use crate::tasks::Tasks;
 
-/// Bytes of transformed inputs that are computed before they are used.
-const INPUT_BYTES: usize = 2 << 20;
+/// What a second-level cache holds where nobody says.
+const USUAL_L2: usize = 1 << 20;
 /// Bytes of a worker's sums: with the weights of a position they should stay in a second-level cache.
 const SUM_BYTES: usize = 192 << 10;
 /// Floats between the parts of two positions: a line, so that the positions of one tile, a power of two apart otherwise,
@@ -113,7 +113,9 @@ impl<S: Simd, const TILE: usize> Kernel for Winograd<S, TILE> {
         scales.iter_mut().for_each(|scale| *scale /= denominator * denominator);
         let finish = [&scales[..], bias.f32()].map(|values| geometry.by_block::<S>(values));
         let tiles = [op.output.height.div_ceil(TILE), op.output.width.div_ceil(TILE)];
-        Ok(Box::new(PreparedWinograd::<S, TILE> { simd, geometry, tiles, weights, finish }))
+        let l2 = hw.l2.and_then(|l2| usize::try_from(l2.bytes).ok()).unwrap_or(USUAL_L2);
+        let input_bytes = weights.input_bytes(l2);
+        Ok(Box::new(PreparedWinograd::<S, TILE> { simd, geometry, tiles, weights, finish, input_bytes }))
     }
 }
 
@@ -130,6 +132,8 @@ struct PreparedWinograd<S, const TILE: usize> {
     weights: Weights,
     /// What sums are multiplied by, and what is added: `[block][channel of the block]`.
     finish: [AlignedBytes; 2],
+    /// Of transformed inputs that are computed before they are used.
+    input_bytes: usize,
 }
 
 impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
@@ -149,7 +153,7 @@ impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
     /// Tiles whose transformed inputs are there at a time.
     fn together(&self) -> usize {
         let of_tile = Self::POSITIONS * self.depth() * size_of::<f32>();
-        (INPUT_BYTES / of_tile).next_multiple_of(rows_of::<S>()).max(rows_of::<S>()).min(self.tiles())
+        (self.input_bytes / of_tile).next_multiple_of(rows_of::<S>()).max(rows_of::<S>()).min(self.tiles())
     }
 
     /// Floats of transformed inputs.

@@ -85,6 +85,17 @@ impl Weights {
         }
     }
 
+    /// Bytes of transformed inputs that are computed before they are used, for a second-level cache of so many. All blocks
+    /// read them again, and weights are read again for each so many. So they leave room in that cache; but not for weights
+    /// that come from far, nor where those are transformed again.
+    pub(super) fn input_bytes(&self, l2: usize) -> usize {
+        match self {
+            Self::Positions(weights) if weights.allocated() <= 8 * l2 => l2 / 4,
+            Self::Positions(_) => l2 / 2,
+            Self::Taps(_) => l2,
+        }
+    }
+
     /// Input channels whose positions are there at a time, of so many in all.
     pub(super) fn together<S: Simd, const TILE: usize>(&self, depth: usize) -> usize {
         match self {
