@@ -1,5 +1,7 @@
 //! Depthwise convolution on u8 activations, channels last: four taps of a vector of channels in one step.
 
+mod columns;
+mod lines;
 mod sliding;
 
 use dlis_backend::{
@@ -62,20 +64,34 @@ impl<D: Dot> Kernel for Depthwise<D> {
         let Integers { values, scales, .. } = quantized::integers(self, weights, Format::Int8, &conv.weight_dims())?;
         let (channels, taps) = (conv.out_channels, conv.window.taps());
         let padded = channels.next_multiple_of(D::LANES);
-        let slides = sliding::slides::<D>(&conv, &op.inputs[0], &op.output);
-        let mut packed = AlignedBytes::zeroed(padded * if slides { sliding::BYTES } else { bytes_per_lane(taps) });
+        let walk = Walk::of::<D>(&conv, &op.inputs[0], &op.output);
+        let bytes = match walk {
+            Walk::Columns => columns::BYTES,
+            Walk::Sliding => sliding::BYTES,
+            Walk::Pixels => bytes_per_lane(taps),
+        };
+        let mut packed = AlignedBytes::zeroed(padded * bytes);
         for (index, &value) in values.iter().enumerate() {
             let (channel, tap) = (index / taps, index % taps);
-            let place = if slides { sliding::place::<D>(channel, tap) } else { place::<D>(taps, channel, tap) };
+            let place = match walk {
+                Walk::Columns => {
+                    let place = 2 * columns::place::<D>(channel, tap);
+                    packed.as_mut_slice()[place..place + 2].copy_from_slice(&i16::from(value).to_ne_bytes());
+                    continue;
+                }
+                Walk::Sliding => sliding::place::<D>(channel, tap),
+                Walk::Pixels => place::<D>(taps, channel, tap),
+            };
             packed.as_mut_slice()[place] = value.cast_unsigned();
         }
         let sums: Vec<i32> = values.chunks(taps).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
-        let rows = Rows { scales: &scales, sums: &sums, offset: D::OFFSET };
+        let offset = if walk == Walk::Columns { 0 } else { D::OFFSET };
+        let rows = Rows { scales: &scales, sums: &sums, offset };
         let output = Output::new(self, op, weights, rows, padded, |channel| channel)?;
         let mut padding = AlignedBytes::zeroed(channels);
         padding.as_mut_slice().fill(quantized::input(self, weights, 0)?.zero_point());
         let (from, to) = (op.inputs[0], op.output);
-        Ok(Box::new(PreparedDepthwise { dot, conv, from, to, slides, weights: packed, output, padding }))
+        Ok(Box::new(PreparedDepthwise { dot, conv, from, to, walk, weights: packed, output, padding }))
     }
 }
 
@@ -92,14 +108,33 @@ const fn place<D: Dot>(taps: usize, channel: usize, tap: usize) -> usize {
     block * D::LANES * per_lane + tap / 4 * 4 * D::LANES + step
 }
 
+/// How windows are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Walk {
+    Columns,
+    Sliding,
+    Pixels,
+}
+
+impl Walk {
+    fn of<D: Dot>(conv: &Conv2d, from: &TensorSpec, to: &TensorSpec) -> Self {
+        if columns::suits::<D>(conv, from) {
+            Self::Columns
+        } else if sliding::slides::<D>(conv, from, to) {
+            Self::Sliding
+        } else {
+            Self::Pixels
+        }
+    }
+}
+
 struct PreparedDepthwise<D> {
     dot: D,
     conv: Conv2d,
     from: TensorSpec,
     to: TensorSpec,
-    /// Whether windows slide: then weights are as `sliding` says.
-    slides: bool,
-    /// `[vector of channels][four taps][channel][one of four]`, padded with zeros; of a lone last tap, as 3x3 windows
+    walk: Walk,
+    /// As `columns` or `sliding` say; else `[vector of channels][four taps][channel][one of four]`, padded with zeros; of a lone last tap, as 3x3 windows
     /// have, `[channel]`.
     weights: AlignedBytes,
     output: Output,
@@ -121,12 +156,15 @@ impl<D: Dot> Prepared for PreparedDepthwise<D> {
         );
         let tensors = Tensors::of(io, self.output.has_residual());
         parallel.for_each(self.to.batch * self.to.height, |_, rows| {
-            if self.slides {
-                self.dot.vectorize(sliding::Rows { prepared: self, input: input.u8(), tensors: &tensors, rows });
-                return;
-            }
-            for row in rows {
-                self.dot.vectorize(Row { prepared: self, input: input.u8(), tensors: &tensors, row });
+            let (prepared, input, tensors) = (self, input.u8(), &tensors);
+            match self.walk {
+                Walk::Columns => self.dot.vectorize(columns::Rows { prepared, input, tensors, rows }),
+                Walk::Sliding => self.dot.vectorize(sliding::Rows { prepared, input, tensors, rows }),
+                Walk::Pixels => {
+                    for row in rows {
+                        self.dot.vectorize(Row { prepared, input, tensors, row });
+                    }
+                }
             }
         });
     }

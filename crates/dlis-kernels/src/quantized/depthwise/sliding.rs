@@ -9,9 +9,8 @@ use dlis_model::Conv2d;
 use super::super::output::Tensors;
 use super::super::simd::{Dot, DotWork};
 use super::PreparedDepthwise;
+use super::lines::{self, Lines, SIDE};
 
-/// Rows of a window, and taps of a row.
-const SIDE: usize = 3;
 /// Bytes of the weights of a channel: a row's taps are the last of a lane's four bytes.
 pub(super) const BYTES: usize = 4 * SIDE;
 /// Pixels finished together.
@@ -22,12 +21,7 @@ const MIN_WIDTH: usize = 8;
 
 /// Whether a layer's windows slide.
 pub(super) fn slides<D: Dot>(conv: &Conv2d, from: &TensorSpec, to: &TensorSpec) -> bool {
-    let window = &conv.window;
-    window.kernel == [SIDE; 2]
-        && window.dilation == [1; 2]
-        && (1..=2).contains(&window.stride[1])
-        && from.channels.is_multiple_of(D::LANES)
-        && to.width >= MIN_WIDTH
+    lines::suits::<D>(conv, from) && to.width >= MIN_WIDTH
 }
 
 /// Where the weight of a tap of a channel lies.
@@ -67,34 +61,15 @@ impl<P: Dot> Rows<'_, P> {
     /// Computes one vector of channels of a row.
     #[inline(always)]
     fn row<D: Dot, const STRIDE: usize>(&self, d: D, channel: usize, row: usize) {
-        let PreparedDepthwise { conv, from, to, weights, padding, .. } = self.prepared;
+        let PreparedDepthwise { to, weights, .. } = self.prepared;
         let of_vector = &weights.as_slice()[channel * BYTES..][..D::LANES * BYTES];
         // SAFETY: a vector of channels has the weights of three rows.
         let weights = unsafe {
             let first = of_vector.as_ptr().cast::<i8>();
             [d.weights(first), d.weights(first.add(4 * D::LANES)), d.weights(first.add(8 * D::LANES))]
         };
-        let (image, y) = (row / to.height, row % to.height);
-        let [above, left, ..] = conv.window.padding;
-        let padding = &padding.as_slice()[channel..][..D::LANES];
-        // Where the channels of each row's first column are, and how far apart those of the others; a row in the padding
-        // is the same wherever it is read.
-        let mut lines = [(padding.as_ptr(), 0); SIDE];
-        for (tap, line) in lines.iter_mut().enumerate() {
-            // In the padding the difference wraps to a huge number, which the comparison rules out.
-            let from_y = (y * conv.window.stride[0] + tap).wrapping_sub(above);
-            if from_y < from.height {
-                let first = (image * from.height + from_y) * from.width * to.channels + channel;
-                *line = (self.input[first..].as_ptr(), to.channels);
-            }
-        }
-        let mut slide = Slide {
-            lines,
-            padding,
-            width: from.width,
-            column: 0usize.wrapping_sub(left),
-            bytes: [d.splat_int(0); SIDE],
-        };
+        let lines = Lines::new(self.prepared, self.input, (channel, D::LANES), row);
+        let mut slide = Slide { lines, bytes: [d.splat_int(0); SIDE] };
         // SAFETY: each line has the columns of a row, of whole vectors of channels, and the padding one such.
         unsafe {
             for _ in STRIDE..SIDE {
@@ -145,14 +120,7 @@ impl<P: Dot> Rows<'_, P> {
 
 /// What a window has come to see of a vector of channels.
 struct Slide<'a, D: Dot> {
-    /// First column of each row, and elements from one column to the next.
-    lines: [(*const u8, usize); SIDE],
-    /// A column in the padding.
-    padding: &'a [u8],
-    /// Columns of the input.
-    width: usize,
-    /// The next column; beyond `width`, before the first as well, lies the padding.
-    column: usize,
+    lines: Lines<'a>,
     /// The last four columns of each row, the oldest in the lowest byte.
     bytes: [D::Ints; SIDE],
 }
@@ -162,17 +130,12 @@ impl<D: Dot> Slide<'_, D> {
     ///
     /// # Safety
     ///
-    /// A vector must be readable at each of the `width` columns of each line, and in the padding.
+    /// A vector must be readable at each of the columns of each line, and in the padding.
     #[inline(always)]
     unsafe fn push(&mut self, d: D) {
-        for (&(first, step), bytes) in self.lines.iter().zip(&mut self.bytes) {
-            let inside = self.column < self.width;
+        for (place, bytes) in self.lines.next().into_iter().zip(&mut self.bytes) {
             // SAFETY: by the caller's promise.
-            unsafe {
-                let from = if inside { first.add(self.column * step) } else { self.padding.as_ptr() };
-                *bytes = d.push(*bytes, d.bytes(from));
-            }
+            *bytes = d.push(*bytes, unsafe { d.bytes(place) });
         }
-        self.column = self.column.wrapping_add(1);
     }
 }

@@ -45,6 +45,9 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     const SHARED_OFFSET: i32;
     /// Whether [`dot_shared`](Self::dot_shared) asks for light weights.
     const NEEDS_LIGHT: bool;
+    /// Whether products of 16 bits by [`dot_pairs`](Self::dot_pairs) take less time than [`dot`](Self::dot), which needs
+    /// several instructions then.
+    const PAIRS: bool;
     /// `LANES` i32.
     type Ints: Copy + Debug;
     /// `LANES` f32.
@@ -170,6 +173,16 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// What the codes in the bits `2 * PLACE` and `2 * PLACE + 1` of every byte stand for. None is 3.
     fn decode<const PLACE: usize>(self, codes: Self::Codes, tables: Self::Tables) -> Self::Weights;
 
+    /// In every lane one byte from each place, of 16 bits each, the first in the lower half.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` bytes must be readable at each.
+    unsafe fn pairs(self, from: [*const u8; 2]) -> Self::Ints;
+
+    /// `sums` and of both halves of every lane, which are signed, the product, wrapping around.
+    fn dot_pairs(self, sums: Self::Ints, x: Self::Ints, w: Self::Ints) -> Self::Ints;
+
     /// The vector at `from`.
     ///
     /// # Safety
@@ -280,6 +293,13 @@ mod tests {
                 let one =
                     |lane: usize| (0..4).map(|i| product(x[(i + 1) * lanes / 2 + lane], w[4 * lane + i])).sum::<i32>();
                 assert_eq!(read(sums), expect(&one));
+
+                // Of the second with 255 and -127 each.
+                let halves: Vec<i32> = (0..lanes).map(|lane| i32::from(w[lane]) & 0xffff | -127 << 16).collect();
+                let highest = [255; 16];
+                let pairs = d.pairs([x.as_ptr(), highest.as_ptr()]);
+                let of_pairs = |lane: usize| 3 + i32::from(x[lane]) * i32::from(w[lane]) - 255 * 127;
+                assert_eq!(read(d.dot_pairs(d.splat_int(3), pairs, d.ints(halves.as_ptr()))), expect(&of_pairs));
 
                 for some in 0..=lanes {
                     let few = w[..4 * some].to_vec();

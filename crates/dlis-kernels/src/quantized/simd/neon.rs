@@ -27,6 +27,7 @@ macro_rules! level {
             const OFFSET: i32 = 128;
             const SHARED_OFFSET: i32 = 128;
             const NEEDS_LIGHT: bool = false;
+            const PAIRS: bool = false;
             type Ints = int32x4_t;
             type Floats = float32x4_t;
             // Less 128.
@@ -167,6 +168,22 @@ macro_rules! level {
             fn decode<const PLACE: usize>(self, codes: uint8x16_t, tables: uint8x16_t) -> int8x16_t {
                 // SAFETY: `self` proves the features.
                 unsafe { decode::<PLACE>(codes, tables) }
+            }
+
+            #[inline(always)]
+            unsafe fn pairs(self, from: [*const u8; 2]) -> int32x4_t {
+                // SAFETY: `self` proves the features; readable by the caller's promise.
+                unsafe { vorrq_s32(self.bytes(from[0]), vshlq_n_s32::<16>(self.bytes(from[1]))) }
+            }
+
+            #[inline(always)]
+            fn dot_pairs(self, sums: int32x4_t, x: int32x4_t, w: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe {
+                    let (x, w) = (vreinterpretq_s16_s32(x), vreinterpretq_s16_s32(w));
+                    let low = vmull_s16(vget_low_s16(x), vget_low_s16(w));
+                    vaddq_s32(sums, vpaddq_s32(low, vmull_high_s16(x, w)))
+                }
             }
 
             #[inline(always)]

@@ -21,6 +21,7 @@ impl Dot for Portable {
     const OFFSET: i32 = 0;
     const SHARED_OFFSET: i32 = 0;
     const NEEDS_LIGHT: bool = false;
+    const PAIRS: bool = false;
     type Ints = [i32; LANES];
     type Floats = [f32; LANES];
     // Of 16 bits, whose products a baseline can sum in pairs.
@@ -153,6 +154,23 @@ impl Dot for Portable {
             });
         }
         weights
+    }
+
+    #[inline(always)]
+    unsafe fn pairs(self, from: [*const u8; 2]) -> [i32; LANES] {
+        // SAFETY: as many bytes as lanes are readable at both, by the caller's promise.
+        let [low, high] = from.map(|from| unsafe { from.cast::<[u8; LANES]>().read() });
+        std::array::from_fn(|lane| i32::from(low[lane]) | i32::from(high[lane]) << 16)
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, mut sums: [i32; LANES], x: [i32; LANES], w: [i32; LANES]) -> [i32; LANES] {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+        let low = |x: i32| i32::from(x as i16);
+        for (sum, (x, w)) in sums.iter_mut().zip(x.into_iter().zip(w)) {
+            *sum = sum.wrapping_add((low(x) * low(w)).wrapping_add((x >> 16) * (w >> 16)));
+        }
+        sums
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ macro_rules! half {
     (
         $(#[$doc:meta])* $name:ident, $isa:literal, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
         quads $quads:ty, prepare $prepare:ident, dot $dot:ident,
-        needs light $needs_light:literal, shared $shared:ident $(, set $set:ident)?
+        needs light $needs_light:literal, pairs $pairs:literal, shared $shared:ident $(, set $set:ident)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,7 @@ macro_rules! half {
             const OFFSET: i32 = $offset;
             const SHARED_OFFSET: i32 = 0;
             const NEEDS_LIGHT: bool = $needs_light;
+            const PAIRS: bool = $pairs;
             type Ints = __m256i;
             type Floats = __m256;
             type Quads = $quads;
@@ -165,6 +166,21 @@ macro_rules! half {
             }
 
             #[inline(always)]
+            unsafe fn pairs(self, from: [*const u8; 2]) -> __m256i {
+                // SAFETY: `self` proves the features; eight bytes are readable at both by the caller's promise.
+                unsafe {
+                    let [low, high] = from.map(|from| _mm_loadl_epi64(from.cast()));
+                    _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(low, high))
+                }
+            }
+
+            #[inline(always)]
+            fn dot_pairs(self, sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(x, w)) }
+            }
+
+            #[inline(always)]
             unsafe fn ints(self, from: *const i32) -> __m256i {
                 // SAFETY: `self` proves the features; readable by the caller's promise.
                 unsafe { _mm256_loadu_si256(from.cast()) }
@@ -256,13 +272,13 @@ half!(
     /// Proof that the machine has AVX2.
     Avx2, "avx2", "avx2,fma" = "avx2" && "fma", None, offset 128,
     quads (__m256i, __m256i), prepare magnitudes, dot dot_by_magnitudes,
-    needs light true, shared dot_light, set dot_set_light
+    needs light true, pairs true, shared dot_light, set dot_set_light
 );
 half!(
     /// Proof that the machine has AVX-VNNI, the instruction of AVX-512 VNNI for vectors of 256 bits.
     AvxVnni, "avx2-vnni", "avx2,fma,avxvnni" = "avx2" && "fma" && "avxvnni", Some("avx_vnni"), offset 0,
     quads __m256i, prepare as_is, dot dot_vnni,
-    needs light false, shared dot_vnni
+    needs light false, pairs false, shared dot_vnni
 );
 
 /// `x - 128`, a signed byte, and its absolute value.
@@ -404,6 +420,7 @@ impl Dot for Avx512Vnni {
     const OFFSET: i32 = 0;
     const SHARED_OFFSET: i32 = 0;
     const NEEDS_LIGHT: bool = false;
+    const PAIRS: bool = false;
     type Ints = __m512i;
     type Floats = __m512;
     type Quads = __m512i;
@@ -543,6 +560,18 @@ impl Dot for Avx512Vnni {
                 _mm512_shuffle_epi8(by_code, places)
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn pairs(self, from: [*const u8; 2]) -> __m512i {
+        // SAFETY: `self` proves the features; sixteen bytes are readable at both by the caller's promise.
+        unsafe { _mm512_or_si512(self.bytes(from[0]), _mm512_slli_epi32::<16>(self.bytes(from[1]))) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(x, w)) }
     }
 
     #[inline(always)]
