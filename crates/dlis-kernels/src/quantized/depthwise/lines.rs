@@ -18,7 +18,7 @@ pub(super) fn suits<D: Dot>(conv: &Conv2d, from: &TensorSpec) -> bool {
 
 /// What a row of windows reads of a vector of channels.
 pub(super) struct Lines<'a> {
-    /// Where the first column of each row is, and how many elements the next is away.
+    /// Where the next column of each row is that is not padding, and how many elements the one after it is away.
     lines: [(*const u8, usize); SIDE],
     /// A column in the padding.
     padding: &'a [u8],
@@ -59,8 +59,9 @@ impl<'a> Lines<'a> {
     pub(super) fn next(&mut self) -> [*const u8; SIDE] {
         let mut places = [self.padding.as_ptr(); SIDE];
         if self.column < self.width {
-            for (place, &(first, step)) in places.iter_mut().zip(&self.lines) {
-                *place = first.wrapping_add(self.column * step);
+            for (place, (next, step)) in places.iter_mut().zip(&mut self.lines) {
+                *place = *next;
+                *next = next.wrapping_add(*step);
             }
         }
         self.column = self.column.wrapping_add(1);
