@@ -1,10 +1,9 @@
 //! Windows of three by three without gaps, at stride 1 or 2, on whole vectors of channels: what such layers nearly
 //! always are.
 //!
-//! Away from the borders no tap reads padding, so that nothing is looked up: neighbouring outputs share the vectors
-//! of the input that lie in both their windows. At the borders the taps in the padding are left out.
-
-use std::ops::Range;
+//! A row of the output is computed a vector of channels at a time, whose nine weights stay in registers, column by column of
+//! the input: each is loaded once and multiplied for the up to three windows it lies in, whose sums wait for the columns to
+//! come. Rows and columns in the padding are left out. Long rows are walked in strips.
 
 use dlis_backend::TensorSpec;
 use dlis_model::Conv2d;
@@ -15,13 +14,15 @@ use crate::simd::Simd;
 
 /// Taps of an axis.
 const TAPS: usize = 3;
+/// Bytes of the input that are walked for one vector of channels after the other, so that they come from the first-level
+/// cache but once; and least outputs, however many those take.
+const STRIP_BYTES: usize = 16 << 10;
+const MIN_STRIP: usize = 16;
 
 /// The two axes of such a window.
 #[derive(Clone, Debug)]
 pub(super) struct Three {
     axes: [Axis; 2],
-    /// The columns of the output that read no padding.
-    inside: Range<usize>,
 }
 
 impl Three {
@@ -31,11 +32,7 @@ impl Three {
         let stride = axes[0].stride;
         let fits = |axis: &Axis| axis.kernel == TAPS && axis.dilation == 1 && axis.stride == stride;
         let whole = output.channels.is_multiple_of(S::LANES) && input.channels == output.channels;
-        if !(axes.iter().all(fits) && stride <= 2 && whole) {
-            return None;
-        }
-        let inside = axes[1].inside();
-        Some(Self { axes, inside })
+        (axes.iter().all(fits) && stride <= 2 && whole).then_some(Self { axes })
     }
 
     /// Of both axes.
@@ -44,99 +41,124 @@ impl Three {
     }
 }
 
-/// Neighbouring outputs of a row, and what they read.
-struct Run {
-    /// The first output's column.
-    x: usize,
-    /// Where the first tap finds its input.
-    from: usize,
-    rows: Range<usize>,
-    columns: Range<usize>,
-}
-
 impl<P: Simd> Row<'_, P> {
     /// Computes the row.
     #[inline(always)]
     pub(super) fn three<S: Simd, const STRIDE: usize>(&mut self, simd: S, three: &Three) {
-        let output = &self.prepared.output;
-        let (image, y) = (self.row / output.height, self.row % output.height);
-        let [rows, columns] = &three.axes;
-        let taken = rows.taps(y);
-        let mut x = 0;
-        while x < output.width {
-            let taps = columns.taps(x);
-            let mut from = 0;
-            if !(taken.is_empty() || taps.is_empty()) {
-                let (y, x) = (rows.source(y, taken.start), columns.source(x, taps.start));
-                from = ((image * rows.input + y) * columns.input + x) * output.channels;
-            }
-            let run = Run { x, from, rows: taken.clone(), columns: taps };
-            let left = if three.inside.contains(&x) { three.inside.end - x } else { 0 };
-            // As many sums and inputs as there are registers for.
-            x += match left {
-                0 => self.edge(simd, &run),
-                8.. if S::REGISTERS >= 32 => self.inside::<S, STRIDE, 8>(simd, &run),
-                4.. => self.inside::<S, STRIDE, 4>(simd, &run),
-                2.. => self.inside::<S, STRIDE, 2>(simd, &run),
-                _ => self.inside::<S, STRIDE, 1>(simd, &run),
-            };
+        let (image, y) = (self.row / self.prepared.output.height, self.row % self.prepared.output.height);
+        let taken = three.axes[0].taps(y);
+        let from = if taken.is_empty() { 0 } else { three.axes[0].source(y, taken.start) };
+        let first = image * self.prepared.input.height + from;
+        match taken.len() {
+            3 => self.of_rows::<S, STRIDE, 3>(simd, three, first, taken.start),
+            2 => self.of_rows::<S, STRIDE, 2>(simd, three, first, taken.start),
+            1 => self.of_rows::<S, STRIDE, 1>(simd, three, first, taken.start),
+            _ => self.of_rows::<S, STRIDE, 0>(simd, three, first, taken.start),
         }
         self.finish_sigmoid();
     }
 
-    /// `N` outputs that read no padding left or right. Returns how many those are.
+    /// Computes it of `ROWS` rows of the input, of which the first has this index over the whole batch and meets this row of
+    /// the window.
     #[inline(always)]
-    fn inside<S: Simd, const STRIDE: usize, const N: usize>(&mut self, simd: S, run: &Run) -> usize {
-        let channels = self.prepared.output.channels;
-        let pitch = self.prepared.input.width * channels;
-        let last = ((N - 1) * STRIDE + TAPS - 1) * channels;
-        let rows = run.rows.len();
-        assert!(rows == 0 || run.from + (rows - 1) * pitch + last + channels <= self.input.len(), "rows of the input");
+    fn of_rows<S: Simd, const STRIDE: usize, const ROWS: usize>(
+        &mut self,
+        simd: S,
+        three: &Three,
+        first: usize,
+        tap: usize,
+    ) {
+        let (input, width, channels) = (self.input, self.prepared.output.width, self.prepared.output.channels);
+        let axis = &three.axes[1];
+        let pitch = axis.input * channels;
+        assert!((first + ROWS) * pitch <= input.len(), "rows of the input");
         assert!(self.weights.len() >= channels * TAPS * TAPS && self.prepared.bias.f32().len() >= channels);
-        for channel in (0..channels).step_by(S::LANES) {
-            // SAFETY: `channel + LANES <= channels`, so all reads are below what was just checked.
-            let sums = unsafe {
-                let mut sums = [simd.load(self.prepared.bias.f32().as_ptr().add(channel)); N];
-                let mut from = self.input.as_ptr().wrapping_add(run.from + channel);
-                for tap_y in run.rows.clone() {
-                    let weights = self.weights.as_ptr().add((channel * TAPS + tap_y * S::LANES) * TAPS);
-                    let weights = [0, 1, 2].map(|tap: usize| simd.load(weights.add(tap * S::LANES)));
-                    for (pixel, sum) in sums.iter_mut().enumerate() {
-                        for (tap_x, &weight) in weights.iter().enumerate() {
-                            let x = simd.load(from.add((pixel * STRIDE + tap_x) * channels));
-                            *sum = simd.mul_add(x, weight, *sum);
-                        }
+        let strip = (STRIP_BYTES / (TAPS * STRIDE * channels * size_of::<f32>())).max(MIN_STRIP);
+        for start in (0..width).step_by(strip) {
+            for channel in (0..channels).step_by(S::LANES) {
+                let mut weights = [[simd.splat(0.0); TAPS]; ROWS];
+                for (row, weights) in weights.iter_mut().enumerate() {
+                    for (column, weight) in weights.iter_mut().enumerate() {
+                        let at = channel * TAPS * TAPS + ((tap + row) * TAPS + column) * S::LANES;
+                        // SAFETY: nine vectors for each of channels, as was checked; `tap + ROWS` is at most `TAPS`.
+                        *weight = unsafe { simd.load(self.weights.as_ptr().add(at)) };
                     }
-                    from = from.wrapping_add(pitch);
                 }
-                sums
-            };
-            self.put(simd, run.x * channels + channel, sums);
-        }
-        N
-    }
-
-    /// One output that reads padding. Returns that it is one.
-    #[inline(always)]
-    fn edge<S: Simd>(&mut self, simd: S, run: &Run) -> usize {
-        let channels = self.prepared.output.channels;
-        let pitch = self.prepared.input.width * channels;
-        for channel in (0..channels).step_by(S::LANES) {
-            // SAFETY: `channel + LANES <= channels`, of which bias and each pixel of the input have as many.
-            let mut sum = unsafe { simd.load(self.prepared.bias.f32()[channel..channel + S::LANES].as_ptr()) };
-            for (line, tap_y) in run.rows.clone().enumerate() {
-                for (pixel, tap_x) in run.columns.clone().enumerate() {
-                    let from = run.from + line * pitch + pixel * channels + channel;
-                    let weight = channel * TAPS * TAPS + (tap_y * TAPS + tap_x) * S::LANES;
-                    // SAFETY: each slice is one vector.
-                    sum = unsafe {
-                        let weight = simd.load(self.weights[weight..weight + S::LANES].as_ptr());
-                        simd.mul_add(simd.load(self.input[from..from + S::LANES].as_ptr()), weight, sum)
-                    };
+                // SAFETY: checked above.
+                let bias = unsafe { simd.load(self.prepared.bias.f32().as_ptr().add(channel)) };
+                let from = input.as_ptr().wrapping_add(first * pitch + channel);
+                let columns = Columns { from, pitch, channels, axis, weights, bias };
+                // Of the window whose last column is next, and of the one after it; at stride 2 of the former alone.
+                let mut waiting = [bias; 2];
+                for column in 0..TAPS - STRIDE {
+                    columns.take::<S, STRIDE>(simd, start * STRIDE + column, &mut waiting);
+                }
+                for x in start..width.min(start + strip) {
+                    if STRIDE == 2 {
+                        columns.take_middle(simd, x * STRIDE + 1, &mut waiting[0]);
+                    }
+                    let sum = columns.take::<S, STRIDE>(simd, x * STRIDE + TAPS - 1, &mut waiting);
+                    self.put(simd, x * channels + channel, [sum]);
                 }
             }
-            self.put(simd, run.x * channels + channel, [sum]);
         }
-        1
+    }
+}
+
+/// What a row of windows reads of a vector of channels, and their weights.
+struct Columns<'a, V, const ROWS: usize> {
+    /// The first column of the first row.
+    from: *const f32,
+    /// Elements from one row to the next, and one column to the next.
+    pitch: usize,
+    channels: usize,
+    axis: &'a Axis,
+    weights: [[V; TAPS]; ROWS],
+    bias: V,
+}
+
+impl<V: Copy, const ROWS: usize> Columns<'_, V, ROWS> {
+    /// Takes in a column, counted from the first of the padding, that is the last of one window and the first of another, and
+    /// at stride 1 the middle one of a third. Returns the sums of the first.
+    #[inline(always)]
+    fn take<S: Simd<Vector = V>, const STRIDE: usize>(&self, simd: S, column: usize, waiting: &mut [V; 2]) -> V {
+        let ([mut done, mut middle], mut begun) = (*waiting, self.bias);
+        if let Some(inputs) = self.inputs(simd, column) {
+            for (&x, &[first, second, last]) in inputs.iter().zip(&self.weights) {
+                done = simd.mul_add(x, last, done);
+                begun = simd.mul_add(x, first, begun);
+                if STRIDE == 1 {
+                    middle = simd.mul_add(x, second, middle);
+                }
+            }
+        }
+        *waiting = if STRIDE == 1 { [middle, begun] } else { [begun; 2] };
+        done
+    }
+
+    /// Takes in the middle column of one window, at stride 2.
+    #[inline(always)]
+    fn take_middle<S: Simd<Vector = V>>(&self, simd: S, column: usize, waiting: &mut V) {
+        if let Some(inputs) = self.inputs(simd, column) {
+            for (&x, &[_, second, _]) in inputs.iter().zip(&self.weights) {
+                *waiting = simd.mul_add(x, second, *waiting);
+            }
+        }
+    }
+
+    /// A column of the input, unless it lies in the padding.
+    #[inline(always)]
+    fn inputs<S: Simd<Vector = V>>(&self, simd: S, column: usize) -> Option<[V; ROWS]> {
+        // In the padding the difference wraps to a huge number.
+        let column = column.wrapping_sub(self.axis.before);
+        if column >= self.axis.input {
+            return None;
+        }
+        let mut inputs = [simd.splat(0.0); ROWS];
+        for (row, x) in inputs.iter_mut().enumerate() {
+            // SAFETY: a vector of one of the columns of `ROWS` rows, all of which lie in the input.
+            *x = unsafe { simd.load(self.from.add(row * self.pitch + column * self.channels)) };
+        }
+        Some(inputs)
     }
 }
