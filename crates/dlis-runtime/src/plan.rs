@@ -11,7 +11,7 @@ use crate::explain::Explanation;
 use crate::lower::{Fusion, Lowered, LoweredOp, lower};
 use crate::policy::Policy;
 use crate::slices::{LEAST_GAIN, Slicing, head};
-use crate::tune::{Evictor, TuneCache, Tuner};
+use crate::tune::{Evictor, TuneCache, Tuner, bytes_read};
 use crate::types::assign_types;
 
 /// Makes plans for one backend.
@@ -87,7 +87,7 @@ impl<'a> Planner<'a> {
         let integers = matches!(self.policy, Policy::Fixed(_)) || !self.backend.prefers_f32(self.batch);
         assign_types(&mut lowered, self.backend, self.batch, integers);
         let mut unsaved = TuneCache::in_memory();
-        let weight_bytes = lowered.ops.iter().filter_map(|op| op.weight.as_ref()).map(read_at_most).sum();
+        let weight_bytes = lowered.ops.iter().filter_map(|op| op.weight.as_ref()).map(bytes_read).sum();
         let measured = self.policy == Policy::Measured;
         let weight_bytes = if self.cold { usize::MAX } else { weight_bytes };
         let evictor = measured.then(|| Evictor::of(self.backend, weight_bytes)).flatten();
@@ -284,10 +284,4 @@ impl Plan {
         let of = |origin: &Origin| origin.op().map(|op| (&self.ops[op], &self.choices[op]));
         Explanation::new(&self.policy, &self.program, self.origins.iter().map(of), backend)
     }
-}
-
-/// Bytes of a weight as which its kernels read it at most, but for those that transform it: the f16 of dense ones may be
-/// widened.
-fn read_at_most(weight: &Weight) -> usize {
-    if weight.format().is_dense() { weight.elements() * size_of::<f32>() } else { weight.bytes() }
 }

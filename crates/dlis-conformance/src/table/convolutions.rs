@@ -124,6 +124,11 @@ fn groups() -> Vec<Case> {
             Window { stride: [1, 2], ..Window::square(3) },
         );
     }
+    // Rows that are walked in several strips, and windows of which rows, or all, lie in the padding.
+    for stride in [1, 2] {
+        let window = Window::square(3).with_padding(3).with_stride(stride);
+        each(&format!("depthwise 3x3 on long rows, stride {stride}"), [2, 3, 40 * stride], 48, window);
+    }
     each("depthwise 5x5", [1, 7, 9], 11, Window::square(5).with_padding(2));
     each("depthwise 7x7 stride 2", [1, 9, 11], 18, Window::square(7).with_padding(3).with_stride(2));
     each("depthwise 1x1", [1, 4, 5], 6, Window::square(1));

@@ -10,7 +10,7 @@
 //! stream through once a tile; bias, residual and activation are applied before the only store.
 //!
 //! Weights of f16 are packed as they are, half as many bytes to read from memory, and become f32 on their way
-//! into a register; where an output channel has a scale, its sum is multiplied by it.
+//! into a register; sums are multiplied by the scales of their output channels, which are ones where it has none.
 //!
 //! A linear layer is the same product with one tap. Where an image has few channels, as the first layer's, the taps of
 //! a row of the window are merged into one: the image is copied once with its padding in place, and what those taps
@@ -264,7 +264,8 @@ impl<P: Simd, W: Stored> Work for Column<'_, P, W> {
         let PreparedGemm { geometry, weights, keep, .. } = self.prepared;
         let of_block = geometry.terms() * COLUMNS * S::LANES;
         let weights = &W::of(weights)[self.block.column * of_block..][..of_block];
-        match Wanted::new(weights, geometry.terms(), self.tiles.len(), *keep) {
+        let terms = [geometry.conv.window.taps(), geometry.depth()];
+        match Wanted::new(weights, terms, self.tiles.len(), *keep) {
             Wanted::Much(ahead) => self.tiles(simd, weights, ahead),
             Wanted::Little(ahead) => self.tiles(simd, weights, ahead),
         }

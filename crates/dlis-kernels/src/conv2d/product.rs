@@ -1,9 +1,9 @@
-//! The innermost loop of every product of pixels and packed weights: for each term of a sum, a block of weights is loaded
+//! The innermost loop of products of pixels and dense packed weights: for each term of a sum, a block of weights is loaded
 //! and a number of each pixel multiplied with it.
 //!
 //! Multiply-adds are the limit, but only where a core is not shared: beside another thread of the same core, half of the
 //! instructions that it can begin are left, which are fewer than the loop has. So what is no multiply-add counts: terms are
-//! taken a few at a time, and weights asked for line by line.
+//! taken a few at a time, and no more weights asked for than are wanted.
 
 use dlis_backend::AlignedBytes;
 
@@ -201,17 +201,19 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    /// For `tiles` tiles, which all use these weights of `terms` terms; `keep` is how many bytes of weights are still in a
-    /// cache when they are wanted. All that the tiles of a block compute is time for the next block to come from memory,
+    /// For `tiles` tiles, which all use these weights of `taps` times `depth` terms; `keep` is how many bytes of weights are
+    /// still in a cache when they are wanted. All that the tiles of a block compute is time for the next block to come from memory,
     /// not the first tile alone.
-    pub(super) fn new<W>(weights: &[W], terms: usize, tiles: usize, keep: usize) -> Self {
-        let bytes = size_of_val(weights);
+    pub(super) fn new<W>(weights: &[W], [taps, depth]: [usize; 2], tiles: usize, keep: usize) -> Self {
+        let (bytes, terms) = (size_of_val(weights), taps * depth);
         if tiles <= 1 || 2 * bytes > keep {
             return Self::Much(Stream::of_terms(weights, terms));
         }
         let (next, of_tile) = (weights.as_ptr_range().end, bytes.div_ceil(tiles));
-        let few = Span { of_tile, ..Span::over(next, of_tile, terms / TERMS) };
-        if few.step <= LINE {
+        // Each tap begins anew to take a few terms.
+        let asks = taps * (depth / TERMS);
+        let few = Span { of_tile, ..Span::over(next, of_tile, asks) };
+        if asks > 0 && few.step <= LINE {
             return Self::Little(Trickle(few));
         }
         Self::Much(Stream(Span { of_tile, ..Span::over(next, of_tile, terms) }))

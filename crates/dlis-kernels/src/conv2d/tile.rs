@@ -13,6 +13,7 @@ use crate::simd::Simd;
 const MAX_ROWS: usize = 8;
 /// Most output channels of a block of any kernel: two of the widest vectors.
 const MAX_BLOCK: usize = 32;
+
 /// Pixels of a full tile on this level.
 pub(super) const fn rows_of<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { MAX_ROWS } else { 6 }
@@ -329,7 +330,10 @@ impl<'a> Block<'a> {
             // SAFETY: every pixel points to the `depth` channels of one group; `weight` advances through a block a term,
             // as many as were checked above.
             unsafe {
-                let rows = pixel.map(|pixel| pixel.add(channels.start));
+                let mut rows = pixel;
+                for row in &mut rows {
+                    *row = row.add(channels.start);
+                }
                 accumulate(simd, &rows, weight, channels.len(), &mut ahead, sums);
                 weight = weight.add(channels.len() * block);
             }

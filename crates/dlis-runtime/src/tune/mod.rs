@@ -66,6 +66,11 @@ impl Evictor {
     }
 }
 
+/// Bytes of a weight as which kernels read it at most, but for those that transform it: dense ones may be widened to f32.
+pub(crate) fn bytes_read(weight: &Weight) -> usize {
+    if weight.format().is_dense() { weight.elements() * size_of::<f32>() } else { weight.bytes() }
+}
+
 /// Measures candidates on a backend.
 pub(crate) struct Tuner<'a> {
     backend: &'a dyn Backend,
@@ -105,8 +110,9 @@ impl<'a> Tuner<'a> {
         let evictor = self
             .evictor
             .as_ref()
-            .filter(|_| op.weight.as_ref().is_some_and(|weight| weight.bytes() >= MANY_WEIGHT_BYTES));
-        let what = format!("{}{}", density(op), if evictor.is_some() { "|cold" } else { "" });
+            .filter(|_| op.weight.as_ref().is_some_and(|weight| bytes_read(weight) >= MANY_WEIGHT_BYTES));
+        let cold = evictor.map_or(String::new(), |evictor| format!("|cold, {} bytes", size_of_val(&evictor.0[..])));
+        let what = format!("{}{cold}", density(op));
         let mut expanded = None;
         let mut best = f64::INFINITY;
         let mut contenders: Vec<Contender<'_>> = Vec::new();

@@ -1,5 +1,5 @@
-//! Depthwise convolution, channels last: vectors of channels, a few neighbouring pixels at a time so that
-//! a tap's weights are loaded once for all of them.
+//! Depthwise convolution, channels last: vectors of channels, column by column where windows are the usual ones (`three`),
+//! else a few neighbouring pixels at a time so that a tap's weights are loaded once for all of them.
 //!
 //! Such a layer does few operations a byte, so what counts is that input and output are touched once, in
 //! order: rows of the output are the tasks, and the input rows that two neighbouring output rows share

@@ -14,8 +14,8 @@ use crate::simd::Simd;
 
 /// Taps of an axis.
 const TAPS: usize = 3;
-/// Bytes of the input that are walked for one vector of channels after the other, so that they come from the first-level
-/// cache but once; and least outputs, however many those take.
+/// Bytes of the input that are walked for one vector of channels after the other: so few that they come into the
+/// first-level cache but once. And least outputs, however many bytes those read.
 const STRIP_BYTES: usize = 16 << 10;
 const MIN_STRIP: usize = 16;
 

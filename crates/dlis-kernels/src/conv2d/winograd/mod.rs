@@ -8,7 +8,7 @@
 //! of weights. Weights of f16 are therefore kept as they are, and transformed some channels at a time as they are read.
 //!
 //! ```text
-//! for each run of tiles whose transformed inputs stay in a second-level cache
+//! for each run of tiles whose transformed inputs fit a second-level cache
 //!     for each tile:   positions of the input          (workers share the tiles, then wait for each other)
 //!     for each block of output channels, for each position, for each few tiles:   sums in registers
 //!         for each tile:   outputs from the positions' sums, bias, residual, activation, the only store
@@ -356,14 +356,16 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
                     let to = &mut sums[position * (some.len() * block + GAP) + (begin - some.start) * block..];
                     let (of_tile, rows) = ((padded, first > 0), (some.end - begin).min(rows));
                     // All tiles read the same weights: the first asks for them, or for those that are transformed next.
-                    if begin > some.start {
-                        with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ()), to));
-                    } else if next.is_empty() {
-                        let ahead = Stream::of_terms(weights, count);
-                        with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ahead), to));
-                    } else {
-                        let ahead = Far::over(next, count);
-                        with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ahead), to));
+                    match next {
+                        None if begin == some.start => {
+                            let ahead = Stream::of_terms(weights, count);
+                            with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ahead), to));
+                        }
+                        Some(next @ [_, ..]) if begin == some.start => {
+                            let ahead = Far::over(next, count);
+                            with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ahead), to));
+                        }
+                        _ => with_rows!(rows, product::<S; _>(simd, from, of_tile, (weights, ()), to)),
                     }
                 }
             }

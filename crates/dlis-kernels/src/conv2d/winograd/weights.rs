@@ -14,6 +14,10 @@ const PACKED: usize = 4;
 /// sums are loaded and stored but once for as many channels.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// Weights of so many times a second-level cache come from beyond it each time; fewer do too, but are hidden by what is
+/// computed with them.
+const FAR: usize = 8;
+
 /// Weights of blocks of output channels; channels beyond the last are zero.
 #[derive(Debug)]
 pub(super) enum Weights {
@@ -31,17 +35,17 @@ pub(super) struct Positions<'a> {
     values: &'a [f32],
     /// Elements from one position to the next.
     apart: usize,
-    /// Halves that are transformed next.
-    next: &'a [u16],
+    /// Halves that are transformed next, where such are.
+    next: Option<&'a [u16]>,
 }
 
 impl<'a> Positions<'a> {
-    /// The weights of one position, and its share of what is transformed next: asked for while these are multiplied,
-    /// it comes in time.
+    /// The weights of one position, and, where weights are transformed, its share of those that are next: asked for while
+    /// these are multiplied, it comes in time.
     #[inline(always)]
-    pub(super) fn of<const TILE: usize>(&self, position: usize, len: usize) -> (&'a [f32], &'a [u16]) {
-        let next = static_range(self.next.len(), positions(TILE), position);
-        (&self.values[position * self.apart..][..len], &self.next[next])
+    pub(super) fn of<const TILE: usize>(&self, position: usize, len: usize) -> (&'a [f32], Option<&'a [u16]>) {
+        let next = self.next.map(|next| &next[static_range(next.len(), positions(TILE), position)]);
+        (&self.values[position * self.apart..][..len], next)
     }
 }
 
@@ -86,11 +90,11 @@ impl Weights {
     }
 
     /// Bytes of transformed inputs that are computed before they are used, for a second-level cache of so many. All blocks
-    /// read them again, and weights are read again for each so many. So they leave room in that cache; but not for weights
-    /// that come from far, nor where those are transformed again.
+    /// read them again, and weights are read again for each so many. So they leave much of that cache to others; less where
+    /// weights come from far, and nothing where those are transformed again.
     pub(super) fn input_bytes(&self, l2: usize) -> usize {
         match self {
-            Self::Positions(weights) if weights.allocated() <= 8 * l2 => l2 / 4,
+            Self::Positions(weights) if weights.allocated() / FAR <= l2 => l2 / 4,
             Self::Positions(_) => l2 / 2,
             Self::Taps(_) => l2,
         }
@@ -130,7 +134,7 @@ impl Weights {
             Self::Positions(positions_of) => {
                 let of_column = positions(TILE) * depth * block;
                 let values = &positions_of.f32()[column * of_column..][..of_column];
-                Positions { values, apart: depth * block, next: &[] }
+                Positions { values, apart: depth * block, next: None }
             }
             Self::Taps(taps) => {
                 let (taps, next) = taps.u16()[(column * depth + first) * 9 * block..].split_at(count * 9 * block);
@@ -139,7 +143,7 @@ impl Weights {
                 for (channel, taps) in taps.chunks_exact(9 * block).enumerate() {
                     transform_channel::<S, TILE>(simd, taps, &mut scratch[channel * block..], apart);
                 }
-                Positions { values: scratch, apart, next: &next[..taps.len().min(next.len())] }
+                Positions { values: scratch, apart, next: Some(&next[..taps.len().min(next.len())]) }
             }
         }
     }

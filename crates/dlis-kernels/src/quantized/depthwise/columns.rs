@@ -165,6 +165,10 @@ impl<D: Dot> Waiting<'_, D> {
     }
 
     /// The next column: the pair of its upper rows and the lower row.
+    ///
+    /// # Safety
+    ///
+    /// As of [`take`](Self::take).
     #[inline(always)]
     unsafe fn column(&mut self, d: D) -> [D::Ints; 2] {
         let [upper, middle, lower] = self.lines.next();

@@ -1,4 +1,5 @@
-//! Depthwise convolution on u8 activations, channels last: four taps of a vector of channels in one step.
+//! Depthwise convolution on u8 activations, channels last: four taps of a vector of channels in one step, or two where
+//! products of 16 bits take less time.
 
 mod columns;
 mod lines;
@@ -111,8 +112,11 @@ const fn place<D: Dot>(taps: usize, channel: usize, tap: usize) -> usize {
 /// How windows are walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Walk {
+    /// As `columns` says.
     Columns,
+    /// As `sliding` says.
     Sliding,
+    /// A few neighbouring pixels at a time, by a table of what each tap reads.
     Pixels,
 }
 
@@ -134,8 +138,8 @@ struct PreparedDepthwise<D> {
     from: TensorSpec,
     to: TensorSpec,
     walk: Walk,
-    /// As `columns` or `sliding` say; else `[vector of channels][four taps][channel][one of four]`, padded with zeros; of a lone last tap, as 3x3 windows
-    /// have, `[channel]`.
+    /// As `columns` or `sliding` say; else `[vector of channels][four taps][channel][one of four]`, padded with zeros;
+    /// of a lone last tap, as 3x3 windows have, `[channel]`.
     weights: AlignedBytes,
     output: Output,
     /// What a tap in the padding reads.
