@@ -9,6 +9,8 @@ use std::fmt::Debug;
 
 use dlis_hw::Hardware;
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod levels;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -16,12 +18,14 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512Vnni;
 pub(crate) use levels::at_every_level;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Neon, NeonDotprod};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512Vnni, AvxVnni};
+pub(crate) use x86::{Avx2, AvxVnni};
 
 /// Weights are light if of any two that lie side by side in a lane, those above zero add up to at most as much as this, and
 /// those below zero too. Two products with bytes of up to 255 then fit 16 bits, sum and all.
