@@ -29,9 +29,17 @@ mod pool;
 mod reorder;
 mod rescale;
 mod simd;
+mod winograd;
 
 use dlis_backend::Kernel;
 
 /// The kernels of every file.
-pub(crate) static KERNELS: &[&[&dyn Kernel]] =
-    &[gemm::KERNELS, depthwise::KERNELS, pool::KERNELS, elementwise::KERNELS, concat::KERNELS, reorder::KERNELS];
+pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[
+    gemm::KERNELS,
+    winograd::KERNELS,
+    depthwise::KERNELS,
+    pool::KERNELS,
+    elementwise::KERNELS,
+    concat::KERNELS,
+    reorder::KERNELS,
+];

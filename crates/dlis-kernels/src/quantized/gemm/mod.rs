@@ -145,6 +145,21 @@ impl<D: Dot> Gemm<D> {
     }
 }
 
+/// Whether a convolution with weights of this format is executed at a level.
+pub(super) fn support<D: Dot>(format: Format, op: &OpSpec, hw: &Hardware) -> Support {
+    Gemm::<D>::new("conv2d", format).support(op, hw)
+}
+
+/// That convolution.
+pub(super) fn prepare<D: Dot>(
+    format: Format,
+    op: &OpSpec,
+    weights: OpWeights<'_>,
+    hw: &Hardware,
+) -> Result<Box<dyn Prepared>, PrepareError> {
+    Gemm::<D>::new("conv2d", format).prepare(op, weights, hw)
+}
+
 impl<D: Dot> Kernel for Gemm<D> {
     fn id(&self) -> KernelId {
         self.id.clone()

@@ -14,6 +14,7 @@ impl Dot for Avx512Vnni {
     const NAME: &'static str = "avx512-vnni";
     const LANES: usize = 16;
     const ROWS: usize = 8;
+    const PAIR_ROWS: usize = 8;
     const OFFSET: i32 = 0;
     const SHARED_OFFSET: i32 = 0;
     const NEEDS_LIGHT: bool = false;
@@ -168,7 +169,46 @@ impl Dot for Avx512Vnni {
     #[inline(always)]
     fn dot_pairs(self, sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
         // SAFETY: `self` proves the features.
-        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(x, w)) }
+        unsafe { _mm512_dpwssd_epi32(sums, x, w) }
+    }
+
+    #[inline(always)]
+    unsafe fn words(self, from: *const u8) -> __m512i {
+        // SAFETY: `self` proves the features; 32 bytes are readable by the caller's promise.
+        unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
+    fn halves(self, weights: __m512i) -> [__m512i; 2] {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(weights));
+            [even, _mm512_srai_epi16::<8>(weights)]
+        }
+    }
+
+    #[inline(always)]
+    fn add_words(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_add_epi16(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub_words(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_sub_epi16(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_words<const N: i32>(self, x: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            match N {
+                1 => _mm512_slli_epi16::<1>(x),
+                2 => _mm512_slli_epi16::<2>(x),
+                _ => _mm512_slli_epi16::<3>(x),
+            }
+        }
     }
 
     #[inline(always)]
@@ -207,6 +247,12 @@ impl Dot for Avx512Vnni {
     }
 
     #[inline(always)]
+    unsafe fn store_ints(self, to: *mut i32, x: __m512i) {
+        // SAFETY: `self` proves the features; writable by the caller's promise.
+        unsafe { _mm512_storeu_si512(to.cast(), x) }
+    }
+
+    #[inline(always)]
     fn splat_int(self, x: i32) -> __m512i {
         // SAFETY: `self` proves the features.
         unsafe { _mm512_set1_epi32(x) }
@@ -222,6 +268,37 @@ impl Dot for Avx512Vnni {
     fn sub(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: `self` proves the features.
         unsafe { _mm512_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_ints(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_mullo_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_ints<const N: i32>(self, x: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            match N {
+                1 => _mm512_slli_epi32::<1>(x),
+                2 => _mm512_slli_epi32::<2>(x),
+                3 => _mm512_slli_epi32::<3>(x),
+                _ => _mm512_slli_epi32::<4>(x),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn part_64(self, x: __m512i) -> __m512i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_srli_epi32::<6>(x) }
     }
 
     #[inline(always)]

@@ -43,6 +43,8 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     const LANES: usize;
     /// Rows of a full tile of two vectors a row: as many as there are registers for.
     const ROWS: usize;
+    /// The same of a tile that [`dot_pairs`](Self::dot_pairs) computes.
+    const PAIR_ROWS: usize;
     /// What [`dot`](Self::dot) takes off every unsigned byte before it multiplies.
     const OFFSET: i32;
     /// What [`dot_shared`](Self::dot_shared) takes off.
@@ -187,6 +189,23 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// `sums` and of both halves of every lane, which are signed, the product, wrapping around.
     fn dot_pairs(self, sums: Self::Ints, x: Self::Ints, w: Self::Ints) -> Self::Ints;
 
+    /// Two bytes a lane, widened to 16 bits each.
+    ///
+    /// # Safety
+    ///
+    /// `2 * LANES` bytes must be readable at `from`.
+    unsafe fn words(self, from: *const u8) -> Self::Ints;
+
+    /// The first and the third weight of every lane, widened to 16 bits each, then the second and the fourth.
+    fn halves(self, weights: Self::Weights) -> [Self::Ints; 2];
+
+    /// `a + b` of 16 bits each, wrapping around.
+    fn add_words(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// `a - b` of 16 bits each, wrapping around.
+    fn sub_words(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// `x << N` of 16 bits each, of up to three places.
+    fn shift_words<const N: i32>(self, x: Self::Ints) -> Self::Ints;
+
     /// The vector at `from`.
     ///
     /// # Safety
@@ -222,12 +241,27 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
     /// `LANES` bytes must be writable at `to`, and the results must lie in `0..=255`.
     unsafe fn store_bytes(self, to: *mut u8, x: Self::Floats, bounds: [Self::Floats; 2], zero_point: Self::Ints);
 
+    /// Writes a vector.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements must be writable at `to`.
+    unsafe fn store_ints(self, to: *mut i32, x: Self::Ints);
+
     /// All lanes `x`.
     fn splat_int(self, x: i32) -> Self::Ints;
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::Floats;
     /// `a - b`, wrapping around.
     fn sub(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// `a + b`, wrapping around.
+    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// `a * b`, wrapping around.
+    fn mul_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// `x << N`, of up to four places.
+    fn shift_ints<const N: i32>(self, x: Self::Ints) -> Self::Ints;
+    /// `x / 64`, rounded down, of a number without a sign.
+    fn part_64(self, x: Self::Ints) -> Self::Ints;
     /// The nearest floats, ties to even.
     fn float(self, x: Self::Ints) -> Self::Floats;
     /// `a * b`.

@@ -24,6 +24,7 @@ macro_rules! level {
             const LANES: usize = 4;
             // Sixteen sums, two vectors each of weights, codes and tables, a broadcast and products: of 32 registers.
             const ROWS: usize = 8;
+            const PAIR_ROWS: usize = 8;
             const OFFSET: i32 = 128;
             const SHARED_OFFSET: i32 = 128;
             const NEEDS_LIGHT: bool = false;
@@ -187,6 +188,40 @@ macro_rules! level {
             }
 
             #[inline(always)]
+            unsafe fn words(self, from: *const u8) -> int32x4_t {
+                // SAFETY: `self` proves the features; eight bytes are readable by the caller's promise.
+                unsafe { vreinterpretq_s32_u16(vmovl_u8(vld1_u8(from))) }
+            }
+
+            #[inline(always)]
+            fn halves(self, weights: int8x16_t) -> [int32x4_t; 2] {
+                // SAFETY: `self` proves the features.
+                unsafe {
+                    let words = vreinterpretq_s16_s8(weights);
+                    let even = vshrq_n_s16::<8>(vshlq_n_s16::<8>(words));
+                    [vreinterpretq_s32_s16(even), vreinterpretq_s32_s16(vshrq_n_s16::<8>(words))]
+                }
+            }
+
+            #[inline(always)]
+            fn add_words(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe { vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b))) }
+            }
+
+            #[inline(always)]
+            fn sub_words(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe { vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b))) }
+            }
+
+            #[inline(always)]
+            fn shift_words<const N: i32>(self, x: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe { vreinterpretq_s32_s16(vshlq_n_s16::<N>(vreinterpretq_s16_s32(x))) }
+            }
+
+            #[inline(always)]
             unsafe fn ints(self, from: *const i32) -> int32x4_t {
                 // SAFETY: `self` proves the features; readable by the caller's promise.
                 unsafe { vld1q_s32(from) }
@@ -232,6 +267,12 @@ macro_rules! level {
             }
 
             #[inline(always)]
+            unsafe fn store_ints(self, to: *mut i32, x: int32x4_t) {
+                // SAFETY: `self` proves the features; writable by the caller's promise.
+                unsafe { vst1q_s32(to, x) }
+            }
+
+            #[inline(always)]
             fn splat_int(self, x: i32) -> int32x4_t {
                 // SAFETY: `self` proves the features.
                 unsafe { vdupq_n_s32(x) }
@@ -247,6 +288,30 @@ macro_rules! level {
             fn sub(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
                 // SAFETY: `self` proves the features.
                 unsafe { vsubq_s32(a, b) }
+            }
+
+            #[inline(always)]
+            fn add_ints(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe { vaddq_s32(a, b) }
+            }
+
+            #[inline(always)]
+            fn mul_ints(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe { vmulq_s32(a, b) }
+            }
+
+            #[inline(always)]
+            fn shift_ints<const N: i32>(self, x: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe { vshlq_n_s32::<N>(x) }
+            }
+
+            #[inline(always)]
+            fn part_64(self, x: int32x4_t) -> int32x4_t {
+                // SAFETY: `self` proves the features.
+                unsafe { vreinterpretq_s32_u32(vshrq_n_u32::<6>(vreinterpretq_u32_s32(x))) }
             }
 
             #[inline(always)]

@@ -14,10 +14,28 @@ const LANES: usize = 4;
 /// number as all sums are, ties to even: one addition, where `round_ties_even` may be a library's function.
 const WHOLE: f32 = 12_582_912.0;
 
+/// Two words as a lane, the first in the lower half.
+#[inline(always)]
+fn lane([low, high]: [i16; 2]) -> i32 {
+    i32::from(low.cast_unsigned()) | i32::from(high) << 16
+}
+
+/// `f` of every two words at one place.
+#[inline(always)]
+fn each_word(a: [i32; LANES], b: [i32; LANES], f: impl Fn(i16, i16) -> i16) -> [i32; LANES] {
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are meant")]
+    let words = |x: i32| [x as i16, (x >> 16) as i16];
+    std::array::from_fn(|at| {
+        let ([a, b], [c, d]) = (words(a[at]), words(b[at]));
+        lane([f(a, c), f(b, d)])
+    })
+}
+
 impl Dot for Portable {
     const NAME: &'static str = "portable";
     const LANES: usize = LANES;
     const ROWS: usize = 4;
+    const PAIR_ROWS: usize = 4;
     const OFFSET: i32 = 0;
     const SHARED_OFFSET: i32 = 0;
     const NEEDS_LIGHT: bool = false;
@@ -174,6 +192,33 @@ impl Dot for Portable {
     }
 
     #[inline(always)]
+    unsafe fn words(self, from: *const u8) -> [i32; LANES] {
+        // SAFETY: two bytes a lane are readable, by the caller's promise.
+        let bytes = unsafe { from.cast::<[[u8; 2]; LANES]>().read() };
+        bytes.map(|[low, high]| i32::from(low) | i32::from(high) << 16)
+    }
+
+    #[inline(always)]
+    fn halves(self, weights: [[i16; 4]; LANES]) -> [[i32; LANES]; 2] {
+        [weights.map(|[a, _, c, _]| lane([a, c])), weights.map(|[_, b, _, d]| lane([b, d]))]
+    }
+
+    #[inline(always)]
+    fn add_words(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        each_word(a, b, i16::wrapping_add)
+    }
+
+    #[inline(always)]
+    fn sub_words(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        each_word(a, b, i16::wrapping_sub)
+    }
+
+    #[inline(always)]
+    fn shift_words<const N: i32>(self, x: [i32; LANES]) -> [i32; LANES] {
+        each_word(x, x, |word, _| word << N)
+    }
+
+    #[inline(always)]
     unsafe fn ints(self, from: *const i32) -> [i32; LANES] {
         // SAFETY: readable by the caller's promise; an array is no more aligned than its elements.
         unsafe { from.cast::<[i32; LANES]>().read() }
@@ -219,6 +264,12 @@ impl Dot for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_ints(self, to: *mut i32, x: [i32; LANES]) {
+        // SAFETY: writable by the caller's promise.
+        unsafe { to.cast::<[i32; LANES]>().write(x) }
+    }
+
+    #[inline(always)]
     fn splat_int(self, x: i32) -> [i32; LANES] {
         [x; LANES]
     }
@@ -231,6 +282,26 @@ impl Dot for Portable {
     #[inline(always)]
     fn sub(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
         std::array::from_fn(|lane| a[lane].wrapping_sub(b[lane]))
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|lane| a[lane].wrapping_add(b[lane]))
+    }
+
+    #[inline(always)]
+    fn mul_ints(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|lane| a[lane].wrapping_mul(b[lane]))
+    }
+
+    #[inline(always)]
+    fn shift_ints<const N: i32>(self, x: [i32; LANES]) -> [i32; LANES] {
+        x.map(|x| x << N)
+    }
+
+    #[inline(always)]
+    fn part_64(self, x: [i32; LANES]) -> [i32; LANES] {
+        x.map(|x| (x.cast_unsigned() >> 6).cast_signed())
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ macro_rules! half {
     (
         $(#[$doc:meta])* $name:ident, $isa:literal, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
         quads $quads:ty, prepare $prepare:ident, dot $dot:ident,
-        needs light $needs_light:literal, pairs $pairs:literal, shared $shared:ident $(, set $set:ident)?
+        needs light $needs_light:literal, pairs $pairs:literal $of_pairs:ident, shared $shared:ident $(, set $set:ident)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,7 @@ macro_rules! half {
             const NAME: &'static str = $isa;
             const LANES: usize = 8;
             const ROWS: usize = 4;
+            const PAIR_ROWS: usize = 6;
             const OFFSET: i32 = $offset;
             const SHARED_OFFSET: i32 = 0;
             const NEEDS_LIGHT: bool = $needs_light;
@@ -177,7 +178,42 @@ macro_rules! half {
             #[inline(always)]
             fn dot_pairs(self, sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
                 // SAFETY: `self` proves the features.
-                unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(x, w)) }
+                unsafe { $of_pairs(sums, x, w) }
+            }
+
+            #[inline(always)]
+            unsafe fn words(self, from: *const u8) -> __m256i {
+                // SAFETY: `self` proves the features; sixteen bytes are readable by the caller's promise.
+                unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())) }
+            }
+
+            #[inline(always)]
+            fn halves(self, weights: __m256i) -> [__m256i; 2] {
+                // SAFETY: `self` proves the features.
+                unsafe {
+                    let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(weights));
+                    [even, _mm256_srai_epi16::<8>(weights)]
+                }
+            }
+
+            #[inline(always)]
+            fn add_words(self, a: __m256i, b: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_add_epi16(a, b) }
+            }
+
+            #[inline(always)]
+            fn sub_words(self, a: __m256i, b: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_sub_epi16(a, b) }
+            }
+
+            #[inline(always)]
+            fn shift_words<const N: i32>(self, x: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe {
+                    _mm256_slli_epi16::<N>(x)
+                }
             }
 
             #[inline(always)]
@@ -218,6 +254,12 @@ macro_rules! half {
             }
 
             #[inline(always)]
+            unsafe fn store_ints(self, to: *mut i32, x: __m256i) {
+                // SAFETY: `self` proves the features; writable by the caller's promise.
+                unsafe { _mm256_storeu_si256(to.cast(), x) }
+            }
+
+            #[inline(always)]
             fn splat_int(self, x: i32) -> __m256i {
                 // SAFETY: `self` proves the features.
                 unsafe { _mm256_set1_epi32(x) }
@@ -233,6 +275,32 @@ macro_rules! half {
             fn sub(self, a: __m256i, b: __m256i) -> __m256i {
                 // SAFETY: `self` proves the features.
                 unsafe { _mm256_sub_epi32(a, b) }
+            }
+
+            #[inline(always)]
+            fn add_ints(self, a: __m256i, b: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_add_epi32(a, b) }
+            }
+
+            #[inline(always)]
+            fn mul_ints(self, a: __m256i, b: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_mullo_epi32(a, b) }
+            }
+
+            #[inline(always)]
+            fn shift_ints<const N: i32>(self, x: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe {
+                    _mm256_slli_epi32::<N>(x)
+                }
+            }
+
+            #[inline(always)]
+            fn part_64(self, x: __m256i) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe { _mm256_srli_epi32::<6>(x) }
             }
 
             #[inline(always)]
@@ -272,13 +340,13 @@ half!(
     /// Proof that the machine has AVX2.
     Avx2, "avx2", "avx2,fma" = "avx2" && "fma", None, offset 128,
     quads (__m256i, __m256i), prepare magnitudes, dot dot_by_magnitudes,
-    needs light true, pairs true, shared dot_light, set dot_set_light
+    needs light true, pairs true dot_pairs, shared dot_light, set dot_set_light
 );
 half!(
     /// Proof that the machine has AVX-VNNI, the instruction of AVX-512 VNNI for vectors of 256 bits.
     AvxVnni, "avx2-vnni", "avx2,fma,avxvnni" = "avx2" && "fma" && "avxvnni", Some("avx_vnni"), offset 0,
     quads __m256i, prepare as_is, dot dot_vnni,
-    needs light false, pairs false, shared dot_vnni
+    needs light false, pairs false dot_pairs_vnni, shared dot_vnni
 );
 
 /// `x - 128`, a signed byte, and its absolute value.
@@ -401,6 +469,18 @@ fn decode<const PLACE: usize>(codes: __m256i, tables: __m256i) -> __m256i {
 #[inline]
 fn as_is(x: __m256i) -> __m256i {
     x
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dot_pairs(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_add_epi32(sums, _mm256_madd_epi16(x, w))
+}
+
+#[target_feature(enable = "avx2,avxvnni")]
+#[inline]
+fn dot_pairs_vnni(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_dpwssd_avx_epi32(sums, x, w)
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
