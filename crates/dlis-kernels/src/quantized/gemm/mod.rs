@@ -124,7 +124,7 @@ impl Shape {
 
     /// Whether so many pixels are enough tiles to keep for later ones what the first decodes.
     const fn keeps<D: Dot>(pixels: usize) -> bool {
-        pixels > KEPT_FROM * D::ROWS
+        pixels > if D::NEEDS_LIGHT { 1 } else { KEPT_FROM } * D::ROWS
     }
 
     /// The slot of an output channel.

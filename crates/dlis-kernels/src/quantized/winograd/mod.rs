@@ -9,7 +9,7 @@
 //! times too large and may exceed 32 bits, but what they stand for does not: all is computed modulo 2^32, where division
 //! by 576 is exact. Its factor 9 has an inverse. Division by the other, 64, leaves 26 bits, which tell the sums of a channel
 //! apart if they span less than 2^26: 255 times its weights, without their signs. Weights are seen when they are prepared;
-//! those that span more, 2072 of the largest there are, are left to the definition's matrix product.
+//! those that span more, as more than 2072 of the largest do, are left to the definition's matrix product.
 //!
 //! ```text
 //! for each run of tiles whose transformed inputs leave room in a second-level cache

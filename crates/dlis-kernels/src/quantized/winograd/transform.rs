@@ -41,6 +41,25 @@ pub(super) fn weights<D: Dot>(d: D, g: [D::Ints; 3]) -> [D::Ints; SIDE] {
     [g0, d.add_words(outer, g1), d.sub_words(outer, g1), d.add_words(far, twice), d.sub_words(far, twice), g2]
 }
 
+/// `G g` of three rows of three taps: two of its rows, and which they are. There are three `stage`s.
+#[inline(always)]
+pub(super) fn weight_rows<D: Dot>(d: D, stage: usize, g: &[[D::Ints; 3]; 3]) -> ([usize; 2], [[D::Ints; 3]; 2]) {
+    let mut rows = [g[0], g[2]];
+    if stage == 0 {
+        return ([0, SIDE - 1], rows);
+    }
+    let [above, below] = &mut rows;
+    for x in 0..3 {
+        let (outer, inner) = if stage == 1 {
+            (d.add_words(g[0][x], g[2][x]), g[1][x])
+        } else {
+            (d.add_words(g[0][x], d.shift_words::<2>(g[2][x])), d.add_words(g[1][x], g[1][x]))
+        };
+        (above[x], below[x]) = (d.add_words(outer, inner), d.sub_words(outer, inner));
+    }
+    ([2 * stage - 1, 2 * stage], rows)
+}
+
 /// Of sums of products, of 32 bits: `A^T m`, 24 times the outputs.
 #[inline(always)]
 pub(super) fn result<D: Dot>(d: D, m: [D::Ints; SIDE]) -> [D::Ints; TILE] {

@@ -202,21 +202,19 @@ fn quad<D: Dot>(d: D, weights: &[u8], to: &mut [u8], apart: usize) {
             // SAFETY: a vector for each tap and `v`, as was checked.
             let of_tap = unsafe { d.weights(weights.as_ptr().add((tap * COLUMNS + v) * vector::<D>()).cast()) };
             let [first, second] = d.halves(of_tap);
-            taps[0][tap % 3][tap / 3] = first;
-            taps[1][tap % 3][tap / 3] = second;
+            taps[0][tap / 3][tap % 3] = first;
+            taps[1][tap / 3][tap % 3] = second;
         }
-        for (pair, columns) in taps.iter().enumerate() {
-            let mut rows = [[d.splat_int(0); 3]; SIDE];
-            for (x, &column) in columns.iter().enumerate() {
-                for (row, value) in rows.iter_mut().zip(transform::weights(d, column)) {
-                    row[x] = value;
-                }
-            }
-            for (y, &row) in rows.iter().enumerate() {
-                for (x, value) in transform::weights(d, row).into_iter().enumerate() {
-                    let at = (y * SIDE + x) * apart + pair * of_pair + v * vector::<D>();
-                    // SAFETY: both pairs of a block at each position, as was checked.
-                    unsafe { d.store_ints(to.as_mut_ptr().add(at).cast(), value) };
+        for (pair, rows_of_taps) in taps.iter().enumerate() {
+            // Two rows after two: all of them at once would not fit the registers.
+            for stage in 0..SIDE / 2 {
+                let (ys, rows) = transform::weight_rows(d, stage, rows_of_taps);
+                for (y, row) in ys.into_iter().zip(rows) {
+                    for (x, value) in transform::weights(d, row).into_iter().enumerate() {
+                        let at = (y * SIDE + x) * apart + pair * of_pair + v * vector::<D>();
+                        // SAFETY: both pairs of a block at each position, as was checked.
+                        unsafe { d.store_ints(to.as_mut_ptr().add(at).cast(), value) };
+                    }
                 }
             }
         }
