@@ -295,9 +295,7 @@ impl<P: Dot> Column<'_, P> {
                 let first = self.vectors::<D, COLUMNS, FULL>(d, from);
                 let second = self.vectors::<D, COLUMNS, FULL>(d, from.add(4 * self.width));
                 for (&place, sums) in places.iter().zip(sums.iter_mut()) {
-                    for (sum, (&first, &second)) in sums.iter_mut().zip(first.iter().zip(&second)) {
-                        *sum = d.dot_set(*sum, place, [done, done + 1], [first, second]);
-                    }
+                    *sums = d.dot_twice(*sums, place, [done, done + 1], [first, second]);
                 }
                 from = from.add(8 * self.width);
             }
@@ -445,10 +443,8 @@ unsafe fn two_steps<D: Dot, const ROWS: usize, const COLUMNS: usize, const A: us
 ) -> [[D::Weights; COLUMNS]; 2] {
     let (first, second) = (decoded::<D, COLUMNS, A>(d, codes, tables), decoded::<D, COLUMNS, B>(d, codes, tables));
     for (&place, sums) in places.iter().zip(sums) {
-        for (sum, (&first, &second)) in sums.iter_mut().zip(first.iter().zip(&second)) {
-            // SAFETY: as promised.
-            *sum = unsafe { d.dot_set(*sum, place, [quad + A, quad + B], [first, second]) };
-        }
+        // SAFETY: as promised.
+        *sums = unsafe { d.dot_twice(*sums, place, [quad + A, quad + B], [first, second]) };
     }
     [first, second]
 }

@@ -104,6 +104,26 @@ pub(crate) trait Dot: Copy + Debug + Send + Sync + 'static {
         sums
     }
 
+    /// [`dot_set`](Self::dot_set) of two places, for columns of sums that share their inputs.
+    ///
+    /// # Safety
+    ///
+    /// Four bytes must be readable at each place.
+    #[inline(always)]
+    unsafe fn dot_twice<const COLUMNS: usize>(
+        self,
+        mut sums: [Self::Ints; COLUMNS],
+        from: *const u8,
+        places: [usize; 2],
+        [first, second]: [[Self::Weights; COLUMNS]; 2],
+    ) -> [Self::Ints; COLUMNS] {
+        for (sum, (first, second)) in sums.iter_mut().zip(first.into_iter().zip(second)) {
+            // SAFETY: as promised.
+            *sum = unsafe { self.dot_set(*sum, from, places, [first, second]) };
+        }
+        sums
+    }
+
     /// Hints that the line at `at` will be read soon. `at` need not be readable.
     fn prefetch(self, at: *const i8);
 
@@ -395,6 +415,20 @@ mod tests {
                     let [a, b, c, e] = [0, 1, 2, 3].map(|i| d.weights(weights[i].as_ptr()));
                     let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), [places[0], places[1]], [a, b]);
                     d.store_floats(found.as_mut_ptr(), d.float(sums));
+                    assert_eq!(found, of_some(2), "{set:?} {places:?}");
+                    for columns in [
+                        d.dot_twice([d.splat_int(-9); 1], bytes.as_ptr(), [places[0], places[1]], [[a], [b]]).to_vec(),
+                        d.dot_twice([d.splat_int(-9); 2], bytes.as_ptr(), [places[0], places[1]], [[a; 2], [b; 2]])
+                            .to_vec(),
+                    ] {
+                        for sums in columns {
+                            d.store_floats(found.as_mut_ptr(), d.float(sums));
+                            assert_eq!(found, of_some(2), "{set:?} {places:?}");
+                        }
+                    }
+                    let sums =
+                        d.dot_twice([d.splat_int(-9); 2], bytes.as_ptr(), [places[0], places[1]], [[c, a], [e, b]]);
+                    d.store_floats(found.as_mut_ptr(), d.float(sums[1]));
                     assert_eq!(found, of_some(2), "{set:?} {places:?}");
                     let sums = d.dot_set(d.splat_int(-9), bytes.as_ptr(), places, [a, b, c, e]);
                     d.store_floats(found.as_mut_ptr(), d.float(sums));

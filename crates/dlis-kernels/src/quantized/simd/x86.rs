@@ -13,7 +13,7 @@ macro_rules! half {
     (
         $(#[$doc:meta])* $name:ident, $isa:literal, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
         quads $quads:ty, prepare $prepare:ident, dot $dot:ident,
-        needs light $needs_light:literal, pairs $pairs:literal $of_pairs:ident, shared $shared:ident $(, set $set:ident)?
+        needs light $needs_light:literal, pairs $pairs:literal $of_pairs:ident, shared $shared:ident $(, set $set:ident, twice $twice:ident)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,18 @@ macro_rules! half {
                 ) -> __m256i {
                     // SAFETY: `self` proves the features; four bytes are readable at each place by the caller's promise.
                     unsafe { $set(sums, from, places, weights) }
+                }
+
+                #[inline(always)]
+                unsafe fn dot_twice<const COLUMNS: usize>(
+                    self,
+                    sums: [__m256i; COLUMNS],
+                    from: *const u8,
+                    places: [usize; 2],
+                    weights: [[__m256i; COLUMNS]; 2],
+                ) -> [__m256i; COLUMNS] {
+                    // SAFETY: as above.
+                    unsafe { $twice(sums, from, places, weights) }
                 }
             )?
 
@@ -340,7 +352,7 @@ half!(
     /// Proof that the machine has AVX2.
     Avx2, "avx2", "avx2,fma" = "avx2" && "fma", None, offset 128,
     quads (__m256i, __m256i), prepare magnitudes, dot dot_by_magnitudes,
-    needs light true, pairs true dot_pairs, shared dot_light, set dot_set_light
+    needs light true, pairs true dot_pairs, shared dot_light, set dot_set_light, twice dot_twice_light
 );
 half!(
     /// Proof that the machine has AVX-VNNI, the instruction of AVX-512 VNNI for vectors of 256 bits.
@@ -446,6 +458,66 @@ unsafe fn dot_set_light<const N: usize>(
             );
         },
         _ => unreachable!("sets are of two or four"),
+    }
+    sums
+}
+
+/// The same of two places, the inputs of both columns loaded once. Eight sums of four pixels, four vectors of weights, two inputs and two products fill the
+/// registers, so that the ones are read where they lie.
+///
+/// # Safety
+///
+/// As of [`dot_set_light`].
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn dot_twice_light<const COLUMNS: usize>(
+    mut sums: [__m256i; COLUMNS],
+    from: *const u8,
+    places: [usize; 2],
+    [first, second]: [[__m256i; COLUMNS]; 2],
+) -> [__m256i; COLUMNS] {
+    static ONES: [i16; 16] = [1; 16];
+    if let (&[sum_0, sum_1], &[a_0, a_1], &[b_0, b_1]) = (sums.as_slice(), first.as_slice(), second.as_slice()) {
+        let (mut sum_0, mut sum_1) = (sum_0, sum_1);
+        // SAFETY: reads the bytes promised and a vector of ones, and writes registers alone.
+        unsafe {
+            asm!(
+                "vpbroadcastd {x}, dword ptr [{from} + 4 * {a}]",
+                "vpbroadcastd {y}, dword ptr [{from} + 4 * {b}]",
+                "vpmaddubsw {t}, {x}, {a_0}",
+                "vpmaddubsw {u}, {y}, {b_0}",
+                "vpaddw {t}, {t}, {u}",
+                "vpmaddwd {t}, {t}, ymmword ptr [{ones}]",
+                "vpaddd {sum_0}, {sum_0}, {t}",
+                "vpmaddubsw {x}, {x}, {a_1}",
+                "vpmaddubsw {y}, {y}, {b_1}",
+                "vpaddw {x}, {x}, {y}",
+                "vpmaddwd {x}, {x}, ymmword ptr [{ones}]",
+                "vpaddd {sum_1}, {sum_1}, {x}",
+                x = out(ymm_reg) _,
+                y = out(ymm_reg) _,
+                t = out(ymm_reg) _,
+                u = out(ymm_reg) _,
+                sum_0 = inout(ymm_reg) sum_0,
+                sum_1 = inout(ymm_reg) sum_1,
+                from = in(reg) from,
+                a = in(reg) places[0],
+                b = in(reg) places[1],
+                a_0 = in(ymm_reg) a_0,
+                a_1 = in(ymm_reg) a_1,
+                b_0 = in(ymm_reg) b_0,
+                b_1 = in(ymm_reg) b_1,
+                ones = in(reg) &raw const ONES,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        sums[0] = sum_0;
+        sums[1] = sum_1;
+        return sums;
+    }
+    for (sum, (first, second)) in sums.iter_mut().zip(first.into_iter().zip(second)) {
+        // SAFETY: as promised.
+        *sum = unsafe { dot_set_light(*sum, from, places, [first, second]) };
     }
     sums
 }
