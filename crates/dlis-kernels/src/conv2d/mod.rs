@@ -16,7 +16,7 @@ pub(crate) mod shifted;
 pub(crate) mod sparse;
 #[cfg(test)]
 mod tests;
-mod tile;
+pub(crate) mod tile;
 pub(crate) mod winograd;
 
 use dlis_backend::Kernel;

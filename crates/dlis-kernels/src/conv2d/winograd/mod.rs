@@ -67,7 +67,7 @@ impl<S: Simd, const TILE: usize> Winograd<S, TILE> {
 }
 
 /// Whether a convolution is one that these kernels execute.
-fn suits(conv: &Conv2d) -> bool {
+pub(crate) fn suits(conv: &Conv2d) -> bool {
     conv.groups == 1 && conv.window == Window { padding: conv.window.padding, ..Window::square(3) }
 }
 

@@ -44,7 +44,8 @@ const COLUMNS: usize = 2;
 /// Bytes of patches that are gathered together: half of a usual first-level cache.
 const PANEL: usize = 16 << 10;
 
-/// Tiles that decode ternary weights each for itself. A tile's arithmetic hides most of it.
+/// Tiles that decode ternary weights each for itself, if each input is multiplied by one instruction, whose latency hides
+/// most of it. Where it takes several, two tiles are enough to keep what the first decodes.
 const KEPT_FROM: usize = 8;
 
 /// The kernel on one level, for convolutions or for linear layers, with weights of one format.
@@ -124,7 +125,8 @@ impl Shape {
 
     /// Whether so many pixels are enough tiles to keep for later ones what the first decodes.
     const fn keeps<D: Dot>(pixels: usize) -> bool {
-        pixels > if D::NEEDS_LIGHT { 1 } else { KEPT_FROM } * D::ROWS
+        let few = if D::NEEDS_LIGHT { 1 } else { KEPT_FROM };
+        pixels > few * D::ROWS
     }
 
     /// The slot of an output channel.

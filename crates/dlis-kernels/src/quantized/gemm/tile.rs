@@ -131,8 +131,7 @@ impl<P: Dot> Column<'_, P> {
         }
     }
 
-    /// Of many tiles the first leaves what it decodes in `kept`, for the others. Few decode anew, as codes are read
-    /// faster than what they stand for.
+    /// The first tile leaves what it decodes in `kept`, for the others, if they are enough ([`Shape::keeps`]).
     #[inline(always)]
     fn decoded<D: Dot, const COLUMNS: usize, const FULL: bool>(&self, d: D, mut pixels: Range<usize>, kept: &mut [u8]) {
         if !Shape::keeps::<D>(pixels.len()) {

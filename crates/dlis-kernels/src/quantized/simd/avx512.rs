@@ -203,6 +203,7 @@ impl Dot for Avx512Vnni {
     fn shift_words<const N: i32>(self, x: __m512i) -> __m512i {
         // SAFETY: `self` proves the features.
         unsafe {
+            const { assert!(N >= 1 && N <= 3, "up to three places") };
             match N {
                 1 => _mm512_slli_epi16::<1>(x),
                 2 => _mm512_slli_epi16::<2>(x),
@@ -286,6 +287,7 @@ impl Dot for Avx512Vnni {
     fn shift_ints<const N: i32>(self, x: __m512i) -> __m512i {
         // SAFETY: `self` proves the features.
         unsafe {
+            const { assert!(N >= 1 && N <= 4, "up to four places") };
             match N {
                 1 => _mm512_slli_epi32::<1>(x),
                 2 => _mm512_slli_epi32::<2>(x),

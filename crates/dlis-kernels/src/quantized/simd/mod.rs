@@ -359,6 +359,40 @@ mod tests {
                 let of_pairs = |lane: usize| 3 + i32::from(x[lane]) * i32::from(w[lane]) - 255 * 127;
                 assert_eq!(read(d.dot_pairs(d.splat_int(3), pairs, d.ints(halves.as_ptr()))), expect(&of_pairs));
 
+                let words = |ints: D::Ints| {
+                    let mut words = vec![0i32; lanes];
+                    d.store_ints(words.as_mut_ptr(), ints);
+                    words
+                };
+                #[expect(clippy::cast_possible_truncation, reason = "the halves are meant")]
+                let split = |ints: D::Ints| {
+                    words(ints).into_iter().flat_map(|x| [x as i16, (x >> 16) as i16]).collect::<Vec<_>>()
+                };
+                let both = |of: &dyn Fn(usize) -> i16| (0..2 * lanes).map(of).collect::<Vec<_>>();
+                let bytes = d.words(x.as_ptr());
+                assert_eq!(split(bytes), both(&|i| i16::from(x[i])));
+                let [first, second] = d.halves(weights);
+                let at = |i: usize, odd: usize| i16::from(w[i / 2 * 4 + i % 2 * 2 + odd]);
+                assert_eq!(split(first), both(&|i| at(i, 0)));
+                assert_eq!(split(second), both(&|i| at(i, 1)));
+                // Beyond 16 bits, and 32.
+                let large = d.shift_words::<3>(d.shift_words::<3>(d.shift_words::<1>(bytes)));
+                assert_eq!(split(large), both(&|i| i16::from(x[i]) << 7));
+                assert_eq!(
+                    split(d.add_words(large, d.shift_words::<2>(large))),
+                    both(&|i| (i16::from(x[i]) << 7).wrapping_mul(5))
+                );
+                assert_eq!(split(d.sub_words(first, large)), both(&|i| at(i, 0).wrapping_sub(i16::from(x[i]) << 7)));
+                let some = d.ints(halves.as_ptr());
+                let each = |of: &dyn Fn(i32) -> i32| halves.iter().map(|&x| of(x)).collect::<Vec<_>>();
+                assert_eq!(words(d.add_ints(some, d.splat_int(i32::MIN))), each(&|x| x.wrapping_add(i32::MIN)));
+                assert_eq!(words(d.mul_ints(some, d.splat_int(954_437_177))), each(&|x| x.wrapping_mul(954_437_177)));
+                assert_eq!(words(d.part_64(some)), each(&|x| (x.cast_unsigned() / 64).cast_signed()));
+                assert_eq!(words(d.shift_ints::<1>(some)), each(&|x| x << 1));
+                assert_eq!(words(d.shift_ints::<2>(some)), each(&|x| x << 2));
+                assert_eq!(words(d.shift_ints::<3>(some)), each(&|x| x << 3));
+                assert_eq!(words(d.shift_ints::<4>(some)), each(&|x| x << 4));
+
                 for some in 0..=lanes {
                     let few = w[..4 * some].to_vec();
                     let sums = d.dot(d.splat_int(1), d.interleave(places), d.some_weights(few.as_ptr(), some));

@@ -223,9 +223,7 @@ macro_rules! half {
             #[inline(always)]
             fn shift_words<const N: i32>(self, x: __m256i) -> __m256i {
                 // SAFETY: `self` proves the features.
-                unsafe {
-                    _mm256_slli_epi16::<N>(x)
-                }
+                unsafe { _mm256_slli_epi16::<N>(x) }
             }
 
             #[inline(always)]
@@ -304,9 +302,7 @@ macro_rules! half {
             #[inline(always)]
             fn shift_ints<const N: i32>(self, x: __m256i) -> __m256i {
                 // SAFETY: `self` proves the features.
-                unsafe {
-                    _mm256_slli_epi32::<N>(x)
-                }
+                unsafe { _mm256_slli_epi32::<N>(x) }
             }
 
             #[inline(always)]

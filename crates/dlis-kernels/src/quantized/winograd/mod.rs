@@ -30,7 +30,7 @@ use dlis_backend::{
 };
 use dlis_formats::Format;
 use dlis_hw::Hardware;
-use dlis_model::{Conv2d, Window};
+use dlis_model::Conv2d;
 
 use self::transform::{SIDE, TILE};
 use self::weights::{Extents, Weights, block};
@@ -39,6 +39,8 @@ use super::gemm;
 use super::output::{Output, Rows, Tensors};
 use super::simd::{Dot, DotWork, at_every_level};
 use crate::accepts;
+use crate::conv2d::tile::with_rows;
+use crate::conv2d::winograd::suits;
 use crate::tasks::Tasks;
 
 /// Positions of a tile.
@@ -79,8 +81,8 @@ impl<D: Dot> Kernel for Winograd<D> {
         let Operation::Conv2d(conv) = op.operation else {
             return accepts::another_operation();
         };
-        let suits = conv.groups == 1 && conv.window == Window { padding: conv.window.padding, ..Window::square(3) };
-        Support::when(suits, "it convolves ungrouped with 3x3 windows of stride and dilation 1")
+        Support::when(suits(&conv), "it convolves ungrouped with 3x3 windows of stride and dilation 1")
+            // Which may have to do the work, and limits more where weights are light.
             .and(|| gemm::support::<D>(self.format, op, hw))
     }
 
@@ -168,7 +170,8 @@ impl<D: Dot> PreparedWinograd<D> {
         self.output.batch * self.tiles[0] * self.tiles[1]
     }
 
-    /// Bytes of a position of a tile's inputs: 16 bits each, whole vectors, whole steps of the weights.
+    /// Bytes of a position of a tile's inputs: 16 bits each, whole vectors, whole steps of the weights. What of a step lies
+    /// beyond the vectors is never written, and multiplied by zeros, whatever it is.
     fn of_place(&self) -> usize {
         2 * self.extents.inputs.next_multiple_of(2 * D::LANES).next_multiple_of(self.weights.step())
     }
@@ -376,6 +379,7 @@ impl<P: Dot> DotWork for Column<'_, P> {
 
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
+        const { assert!(D::PAIR_ROWS <= 8, "a tile has up to eight rows") };
         let Self { layer, tensors, places, first, some, column, scratch } = self;
         let PreparedWinograd { extents, weights, .. } = layer;
         let (of_place, of_tile) = (layer.of_place(), 4 * block::<D>());
@@ -398,16 +402,7 @@ impl<P: Dot> DotWork for Column<'_, P> {
                     let from = &from[at * of_place + 2 * channel..];
                     let to = &mut to[(at - some.start) * of_tile..];
                     let more = channel > 0;
-                    match rows {
-                        8 => product::<D, 8>(d, from, of_place, weights, more, to),
-                        7 => product::<D, 7>(d, from, of_place, weights, more, to),
-                        6 => product::<D, 6>(d, from, of_place, weights, more, to),
-                        5 => product::<D, 5>(d, from, of_place, weights, more, to),
-                        4 => product::<D, 4>(d, from, of_place, weights, more, to),
-                        3 => product::<D, 3>(d, from, of_place, weights, more, to),
-                        2 => product::<D, 2>(d, from, of_place, weights, more, to),
-                        _ => product::<D, 1>(d, from, of_place, weights, more, to),
-                    }
+                    with_rows!(rows, product::<D; _>(d, from, of_place, weights, more, to));
                     at += rows;
                 }
             }

@@ -117,7 +117,14 @@ mod tests {
                     i16::try_from(if pattern >> i & 1 == 1 { most } else { least }).expect("one dimension fits")
                 });
                 let exact = |f: [i64; SIDE]| f.iter().zip(x).map(|(f, x)| f * i64::from(x)).sum::<i64>();
-                let rows = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 4, 0, -5, 0, 1]];
+                let rows = [
+                    [4, 0, -5, 0, 1, 0],
+                    [0, -4, -4, 1, 1, 0],
+                    [0, 4, -4, -1, 1, 0],
+                    [0, -2, -1, 2, 1, 0],
+                    [0, 2, -1, -2, 1, 0],
+                    [0, 4, 0, -5, 0, 1],
+                ];
                 for row in rows.map(exact) {
                     ends = [ends[0].min(row), ends[1].max(row)];
                 }

@@ -65,9 +65,10 @@ impl Weights {
     /// `values` are `[output channel][input channel][tap]`, `codes` what the two codes of each output channel stand for, of
     /// ternary ones.
     pub(super) fn new<D: Dot>(extents: Extents, values: &[i8], codes: &[[i8; 2]]) -> Self {
-        let Extents { inputs, outputs } = extents;
+        let Extents { inputs, .. } = extents;
         let is_coded = !codes.is_empty();
         let step = if is_coded { OF_CODES } else { QUAD };
+        // Of either kind: four channels of nine taps are nine vectors of bytes, and so are 16 channels' codes, four a byte.
         let of_step = COLUMNS * TAPS * vector::<D>();
         let of_block = inputs.div_ceil(step) * of_step;
         let mut packed = AlignedBytes::zeroed(extents.blocks::<D>() * of_block);
@@ -90,7 +91,7 @@ impl Weights {
             return Self::Bytes(packed);
         }
         let mut tables = AlignedBytes::zeroed(extents.blocks::<D>() * block::<D>() * 4);
-        for (table, &[one, two]) in tables.as_mut_slice().chunks_exact_mut(4).zip(codes).take(outputs) {
+        for (table, &[one, two]) in tables.as_mut_slice().chunks_exact_mut(4).zip(codes) {
             table.copy_from_slice(&[0, one, two, 0].map(i8::cast_unsigned));
         }
         Self::Codes { codes: packed, tables }
@@ -171,14 +172,13 @@ impl Weights {
 }
 
 /// Transformed weights of some input channels and a block of output channels.
-#[derive(Clone, Copy)]
 pub(super) struct Positions<'a> {
     /// `[position][pair of input channels][channel of the block]`, 16 bits for each of the pair.
     bytes: &'a [u8],
     apart: usize,
     /// How many pairs there are.
-    pub(super) pairs: usize,
-    /// Weights that are transformed next.
+    pairs: usize,
+    /// Weights that follow, and are transformed next unless more tiles take the same block's from the first on.
     pub(super) next: &'a [u8],
 }
 
