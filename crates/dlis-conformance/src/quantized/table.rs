@@ -33,7 +33,7 @@ pub fn quantized_cases() -> Vec<QuantizedCase> {
             cases.extend(conversion(case, Operation::Dequantize));
         }
     }
-    cases.extend([229, 230, 231].map(widest));
+    cases.extend([224, 229, 230, 231].map(widest));
     cases
 }
 

@@ -33,7 +33,7 @@ use dlis_hw::Hardware;
 use dlis_model::Conv2d;
 
 use self::transform::{SIDE, TILE};
-use self::weights::{Extents, Weights, block};
+use self::weights::{Extents, OF_CODES, Weights, block};
 use super::accepts::{self as quantized, Integers};
 use super::gemm;
 use super::output::{Output, Rows, Tensors};
@@ -82,6 +82,10 @@ impl<D: Dot> Kernel for Winograd<D> {
             return accepts::another_operation();
         };
         Support::when(suits(&conv), "it convolves ungrouped with 3x3 windows of stride and dilation 1")
+            .and(|| {
+                let whole = self.format == Format::Int8 || conv.in_channels.is_multiple_of(OF_CODES);
+                Support::when(whole, "it decodes ternary weights of sixteen input channels together")
+            })
             // Which may have to do the work, and limits more where weights are light.
             .and(|| gemm::support::<D>(self.format, op, hw))
     }
@@ -170,10 +174,9 @@ impl<D: Dot> PreparedWinograd<D> {
         self.output.batch * self.tiles[0] * self.tiles[1]
     }
 
-    /// Bytes of a position of a tile's inputs: 16 bits each, whole vectors, whole steps of the weights. What of a step lies
-    /// beyond the vectors is never written, and multiplied by zeros, whatever it is.
+    /// Bytes of a position of a tile's inputs: 16 bits each, whole vectors, which are whole steps of the weights.
     fn of_place(&self) -> usize {
-        2 * self.extents.inputs.next_multiple_of(2 * D::LANES).next_multiple_of(self.weights.step())
+        2 * self.extents.inputs.next_multiple_of(2 * D::LANES)
     }
 
     /// Tiles whose transformed inputs are there at a time.

@@ -13,8 +13,8 @@ use super::{COLUMNS, POSITIONS};
 const TAPS: usize = 9;
 /// Input channels whose weights lie together, a byte each in every lane: two pairs.
 const QUAD: usize = 4;
-/// Those whose ternary weights do.
-const OF_CODES: usize = 4 * QUAD;
+/// Those whose ternary weights do, of which there must be a multiple.
+pub(super) const OF_CODES: usize = 4 * QUAD;
 /// Bytes of positions that are made before they are used: they stay in a second-level cache, and sums are loaded and
 /// stored but once for as many channels.
 const CHUNK_BYTES: usize = 80 << 10;
