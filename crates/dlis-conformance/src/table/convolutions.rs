@@ -154,6 +154,21 @@ fn sizes() -> Vec<Case> {
         cases.push(conv(format!("1x1, batch {batch}"), [batch, 3, 3], dense(7, 18, Window::square(1))));
         cases.push(conv(format!("depthwise, batch {batch}"), [batch, 5, 3], depthwise(6, SAME.with_stride(2))));
     }
+    // Pixels and channels of a few tiles, and of some more.
+    let (one, two) = (Window::square(1), Window::square(1).with_stride(2));
+    for (size, inputs, outputs, window) in [
+        ([1, 8, 8], 64, 64, one),
+        ([1, 9, 9], 45, 70, one),
+        ([3, 5, 6], 33, 35, one),
+        ([5, 4, 4], 32, 96, one),
+        ([2, 17, 13], 40, 33, two),
+        ([1, 17, 19], 37, 40, SAME.with_stride(2)),
+    ] {
+        let [n, h, w] = size;
+        let [kernel, _] = window.kernel;
+        let name = format!("{kernel}x{kernel}, {inputs} to {outputs} channels on {n}x{h}x{w}");
+        cases.push(conv(name, size, dense(inputs, outputs, window)));
+    }
     cases.push(conv("narrower than the window", [1, 9, 2], dense(3, 4, Window::square(5).with_padding(2))));
     cases.push(conv("lower than the window", [1, 2, 9], dense(3, 4, Window::square(5).with_padding(2))));
     cases.push(conv("the window is the input", [2, 4, 4], dense(5, 7, Window::square(4))));

@@ -6,10 +6,12 @@ use dlis_model::Activation;
 
 use super::accepts as quantized;
 use super::rescale::{Rounding, multiplier, narrow};
-use super::simd::Dot;
+use super::simd::{Dot, Ends, MAX_LANES};
 
-/// Elements of the widest vector of any level.
-const MAX_LANES: usize = 16;
+/// Most that a tame sum is multiplied with: it is at most 2^31 from zero, and its result far less.
+const TAME_MULTIPLIER: f32 = 0.25;
+/// Most that a tame bias, or a residual, adds to that.
+const TAME_TERM: f32 = (1 << 28) as f32;
 
 /// The constants of one output channel.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,9 @@ pub(super) struct Output {
     corrections: Vec<i32>,
     target: Target,
     activation: Option<Activation>,
+    /// Whether no result is NaN or beyond 32 bits, whatever the sums: of the constants of any network, as a byte is made of
+    /// sums that are many times as large.
+    is_tame: bool,
 }
 
 /// The type of the output and of the residual.
@@ -88,12 +93,17 @@ impl Output {
     ) -> Result<Self, PrepareError> {
         let input = quantized::input(kernel, weights, 0)?;
         let (target, scale) = Self::target(kernel, op, weights)?;
+        let of_residual = match target {
+            Target::Bytes { residual: Some(residual), .. } => 255.0 * residual.multiplier,
+            _ => 0.0,
+        };
         let mut output = Self {
             multipliers: AlignedBytes::zeroed(slots * size_of::<f32>()),
             biases: AlignedBytes::zeroed(slots * size_of::<f32>()),
             corrections: Vec::new(),
             target,
             activation: op.epilogue.activation,
+            is_tame: of_residual.abs() <= TAME_TERM,
         };
         for (channel, (&of_weight, &sum)) in rows.scales.iter().zip(rows.sums).enumerate() {
             let correction = (rows.offset - i32::from(input.zero_point())).wrapping_mul(sum);
@@ -129,6 +139,7 @@ impl Output {
     }
 
     fn set(&mut self, slot: usize, channel: Channel) {
+        self.is_tame &= channel.multiplier.abs() <= TAME_MULTIPLIER && channel.bias.abs() <= TAME_TERM;
         self.multipliers.f32_mut()[slot] = channel.multiplier;
         self.biases.f32_mut()[slot] = channel.bias;
         if let Some(correction) = self.corrections.get_mut(slot) {
@@ -142,6 +153,29 @@ impl Output {
             Target::Bytes { residual, .. } => residual.is_some(),
             Target::Floats { residual } => residual,
         }
+    }
+
+    /// Whether results are tame, become bytes, and nothing is added to them.
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_tame && matches!(self.target, Target::Bytes { residual: None, .. })
+    }
+
+    /// What the sum of one channel starts from ([`start`](Self::start)).
+    #[inline(always)]
+    pub(super) fn start_of(&self, slot: usize) -> i32 {
+        self.corrections.get(slot).copied().unwrap_or(0)
+    }
+
+    /// The constants of the four channels from `slot` on, where lanes are pixels, of results that are plain.
+    #[inline(always)]
+    pub(super) fn four<D: Dot>(&self, d: D, slot: usize) -> Four<D> {
+        let Target::Bytes { rounding, .. } = self.target else { unreachable!("results are bytes") };
+        let (mut multipliers, mut biases) = ([d.splat(0.0); 4], [d.splat(0.0); 4]);
+        for index in 0..4 {
+            multipliers[index] = d.splat(self.multipliers.f32()[slot + index]);
+            biases[index] = d.splat(self.biases.f32()[slot + index]);
+        }
+        Four { multipliers, biases, ends: Ends::new(d, rounding) }
     }
 
     /// Bytes held.
@@ -202,10 +236,9 @@ impl Output {
         match (tensors, self.target) {
             (Tensors::Bytes { residual, output }, Target::Bytes { rounding, residual: constants }) => {
                 assert!(end <= output.len() && residual.is_none_or(|residual| end <= residual.len()), "in bounds");
-                let bounds = [d.splat(rounding.low), d.splat(rounding.high)];
-                let zero_point = d.splat_int(rounding.zero_point);
+                let ends = Ends::new(d, rounding);
                 let residual = residual.zip(constants);
-                if width == COLUMNS * D::LANES {
+                if self.is_tame && width == COLUMNS * D::LANES {
                     // A loop for each step: each is small enough to be unrolled, so that nothing leaves the registers.
                     let mut finished = [[d.splat(0.0); COLUMNS]; ROWS];
                     for (row, sums) in sums.into_iter().enumerate() {
@@ -224,16 +257,8 @@ impl Output {
                             }
                         }
                     }
-                    for (row, finished) in finished.into_iter().enumerate() {
-                        for (v, x) in finished.into_iter().enumerate() {
-                            // SAFETY: as above; not in use elsewhere, by the caller's promise. The bounds keep results
-                            // within a byte.
-                            unsafe {
-                                let to = output.as_mut_ptr().add(at + row * stride + v * D::LANES);
-                                d.store_bytes(to, x, bounds, zero_point);
-                            }
-                        }
-                    }
+                    // SAFETY: as above; not in use elsewhere, by the caller's promise.
+                    unsafe { store_tame(d, output.as_mut_ptr().add(at), stride, &finished, &ends) };
                     return;
                 }
                 for (row, sums) in sums.into_iter().enumerate() {
@@ -257,15 +282,14 @@ impl Output {
                             let steps = d.float(d.sub(bytes, d.splat_int(constants.zero_point)));
                             x = d.add(x, d.mul(steps, d.splat(constants.multiplier)));
                         }
-                        // SAFETY: as above; not in use elsewhere, by the caller's promise. The bounds keep results
-                        // within a byte.
+                        // SAFETY: as above; not in use elsewhere, by the caller's promise.
                         unsafe {
                             let to = output.as_mut_ptr().add(at);
                             if count == D::LANES {
-                                d.store_bytes(to, x, bounds, zero_point);
+                                d.store_bytes(to, x, &ends);
                             } else {
                                 let mut aside = [0; MAX_LANES];
-                                d.store_bytes(aside.as_mut_ptr(), x, bounds, zero_point);
+                                d.store_bytes(aside.as_mut_ptr(), x, &ends);
                                 std::ptr::copy_nonoverlapping(aside.as_ptr(), to, count);
                             }
                         }
@@ -292,5 +316,49 @@ impl Output {
             }
             _ => unreachable!("the output's type is that of the operation"),
         }
+    }
+}
+
+/// The constants of four channels.
+pub(super) struct Four<D: Dot> {
+    multipliers: [D::Floats; 4],
+    biases: [D::Floats; 4],
+    ends: Ends<D>,
+}
+
+impl<D: Dot> Four<D> {
+    /// Finishes sums of the same pixels: of each, the bytes of the four channels side by side.
+    #[inline(always)]
+    pub(super) fn bytes(&self, d: D, sums: [D::Ints; 4]) -> D::Ints {
+        let result = |index: usize| d.add(d.mul(d.float(sums[index]), self.multipliers[index]), self.biases[index]);
+        d.side_by_side([result(0), result(1), result(2), result(3)], &self.ends)
+    }
+}
+
+/// Writes tame results: `COLUMNS` vectors of each pixel, `stride` bytes from one pixel to the next.
+///
+/// # Safety
+///
+/// They must be writable, and the results be neither NaN nor beyond 32 bits.
+#[inline(always)]
+unsafe fn store_tame<D: Dot, const ROWS: usize, const COLUMNS: usize>(
+    d: D,
+    to: *mut u8,
+    stride: usize,
+    results: &[[D::Floats; COLUMNS]; ROWS],
+    ends: &Ends<D>,
+) {
+    let vectors = results.as_flattened();
+    // SAFETY: as promised.
+    let place = |index: usize| unsafe { to.add(index / COLUMNS * stride + index % COLUMNS * D::LANES) };
+    let (fours, rest) = vectors.as_chunks::<4>();
+    for (index, &four) in fours.iter().enumerate() {
+        let first = 4 * index;
+        // SAFETY: as promised.
+        unsafe { d.store_four([place(first), place(first + 1), place(first + 2), place(first + 3)], four, ends) };
+    }
+    for (index, &x) in rest.iter().enumerate() {
+        // SAFETY: as promised.
+        unsafe { d.store_bytes(place(4 * fours.len() + index), x, ends) };
     }
 }

@@ -20,13 +20,15 @@ pub(super) fn multiplier(from: Quantization, to: Quantization) -> f32 {
 
 /// How a result in units of the output's scale becomes a byte.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rounding {
+pub(crate) struct Rounding {
     /// Least result: where the activation or the byte ends.
-    pub(super) low: f32,
+    pub(crate) low: f32,
     /// Greatest result.
-    pub(super) high: f32,
+    pub(crate) high: f32,
     /// The byte that stands for 0.
-    pub(super) zero_point: i32,
+    pub(crate) zero_point: i32,
+    /// Least and greatest byte, four times, and the zero point, twice in 16 bits.
+    pub(crate) packed: [i32; 3],
 }
 
 impl Rounding {
@@ -38,11 +40,15 @@ impl Rounding {
         let zero_point = i32::from(output.zero_point());
         let (low, high) = (-f32::from(output.zero_point()), 255.0 - f32::from(output.zero_point()));
         let six = narrow(6.0 / f64::from(output.scale()));
-        match activation {
-            Some(Activation::Relu) => Self { low: 0.0, high, zero_point },
-            Some(Activation::Relu6) => Self { low: 0.0, high: high.min(six), zero_point },
-            None | Some(Activation::Sigmoid) => Self { low, high, zero_point },
-        }
+        let (low, high) = match activation {
+            Some(Activation::Relu) => (0.0, high),
+            Some(Activation::Relu6) => (0.0, high.min(six)),
+            None | Some(Activation::Sigmoid) => (low, high),
+        };
+        let mut rounding = Self { low, high, zero_point, packed: [0; 3] };
+        let bytes = |byte: u8| i32::from_le_bytes([byte; 4]);
+        rounding.packed = [bytes(rounding.round(low)), bytes(rounding.round(high)), zero_point << 16 | zero_point];
+        rounding
     }
 
     /// `round(clamp(v)) + zero_point`, NaN counting as 0.

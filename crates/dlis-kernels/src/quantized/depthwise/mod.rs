@@ -15,15 +15,13 @@ use dlis_model::Conv2d;
 
 use super::accepts::{self as quantized, Accepts, Integers};
 use super::output::{Output, Rows, Tensors};
-use super::simd::{Dot, DotWork, at_every_level};
+use super::simd::{Dot, DotWork, MAX_LANES, at_every_level};
 use crate::accepts;
 
 /// Pixels computed together, for which a step's weights are loaded once.
 const PIXELS: usize = 4;
 /// Most steps of four taps of a window, which bounds the table of pointers on the stack.
 const MAX_QUADS: usize = 13;
-/// Elements of the widest vector of any level.
-const MAX_LANES: usize = 16;
 
 /// The kernel on one level.
 struct Depthwise<D> {

@@ -32,7 +32,7 @@ use dlis_model::Conv2d;
 use self::pack::{Packed, Packing};
 use self::tile::Task;
 use super::accepts::{self as quantized, Accepts, Integers};
-use super::light::{self, Light};
+use super::light;
 use super::output::{Output, Rows, Tensors};
 use super::simd::{Dot, at_every_level};
 use crate::accepts;
@@ -206,8 +206,8 @@ impl<D: Dot> Kernel for Gemm<D> {
         let output = Output::new(self, op, weights, rows, slots, |channel| shape.slot::<D>(channel))?;
         let zero_point = quantized::input(self, weights, 0)?.zero_point();
         if self.is_light() {
-            let light = Light::new(dot, conv, [op.inputs[0], op.output], &values, output, zero_point);
-            return Ok(Box::new(light.ok_or_else(|| accepts::unsupported(self, op, support))?));
+            let light = light::prepare(dot, conv, [op.inputs[0], op.output], &values, output, zero_point);
+            return light.ok_or_else(|| accepts::unsupported(self, op, support));
         }
         // Without padding every tap is read from the input.
         let pads = conv.window.padding != [0; 4] && !shape.gathers;

@@ -7,6 +7,7 @@
 
 mod bands;
 mod sets;
+mod turned;
 
 use std::ops::Range;
 
@@ -15,6 +16,7 @@ use dlis_model::Conv2d;
 
 use self::bands::Source;
 use self::sets::{AlignedSets, FOUR, MAX_BYTES, Sets, TWO, Vector, match_block};
+use self::turned::Turned;
 use super::output::{Output, Tensors};
 use super::simd::{AHEAD, Dot, DotWork};
 use crate::tasks::Tasks;
@@ -33,8 +35,24 @@ pub(super) fn fits(conv: &Conv2d, input: TensorSpec, output: TensorSpec) -> bool
     Source::new(*conv, input, output, MAX_SPAN).is_some()
 }
 
-/// A layer with its weights in sets.
-pub(super) struct Light<D> {
+/// A layer that keeps within the limits, of values in row-major order, `[out][channel][tap]`, and constants of which each
+/// group's begin with a whole vector. None, if it does not.
+pub(super) fn prepare<D: Dot>(
+    dot: D,
+    conv: Conv2d,
+    specs: [TensorSpec; 2],
+    values: &[i8],
+    constants: Output,
+    zero_point: u8,
+) -> Option<Box<dyn Prepared>> {
+    if turned::suits(&conv, &specs[1], &constants) {
+        return Some(Box::new(Turned::new(dot, conv, specs, values, constants, zero_point)?));
+    }
+    Some(Box::new(Light::new(dot, conv, specs, values, constants, zero_point)?))
+}
+
+/// A layer with its weights in sets of vectors of channels.
+struct Light<D> {
     dot: D,
     input: TensorSpec,
     output: TensorSpec,
@@ -50,9 +68,8 @@ pub(super) struct Light<D> {
 }
 
 impl<D: Dot> Light<D> {
-    /// Of values in row-major order, `[out][channel][tap]`, and constants of which each group's begin with a whole vector.
-    /// None, if the layer does not keep within the limits.
-    pub(super) fn new(
+    /// As [`prepare`].
+    fn new(
         dot: D,
         conv: Conv2d,
         [input, output]: [TensorSpec; 2],

@@ -79,6 +79,19 @@ impl<const N: usize> Sets<N> {
         self.weights.resize(self.places.len() * N * bytes, 0);
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Adds the blocks of other sets.
+    pub(super) fn append(&mut self, other: Self) {
+        let before = self.places.len();
+        self.starts.extend(other.starts[1..].iter().map(|start| before + start));
+        self.places.extend(other.places);
+        self.weights.extend(other.weights);
+    }
+
     fn finish_block(&mut self) {
         self.starts.push(self.places.len());
     }

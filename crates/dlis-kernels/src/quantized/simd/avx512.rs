@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use dlis_hw::{Hardware, SimdLevel};
 
-use super::{Dot, DotWork};
+use super::{Dot, DotWork, Ends};
 
 /// Proof that the machine has AVX-512 (F, BW, DQ and VL) and its VNNI.
 #[derive(Clone, Copy, Debug)]
@@ -237,7 +237,8 @@ impl Dot for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, to: *mut u8, x: __m512, [low, high]: [__m512; 2], zero_point: __m512i) {
+    unsafe fn store_bytes(self, to: *mut u8, x: __m512, ends: &Ends<Self>) {
+        let Ends { bounds: [low, high], zero_point, .. } = *ends;
         // SAFETY: `self` proves the features; sixteen bytes are writable by the caller's promise.
         unsafe {
             let x = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(x, x), x);

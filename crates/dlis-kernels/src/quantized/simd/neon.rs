@@ -8,7 +8,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use dlis_hw::{Hardware, SimdLevel};
 
-use super::{Dot, DotWork};
+use super::{Dot, DotWork, Ends};
 
 /// Defines the token of a level: they differ in how they multiply alone.
 macro_rules! level {
@@ -249,13 +249,8 @@ macro_rules! level {
             }
 
             #[inline(always)]
-            unsafe fn store_bytes(
-                self,
-                to: *mut u8,
-                x: float32x4_t,
-                [low, high]: [float32x4_t; 2],
-                zero_point: int32x4_t,
-            ) {
+            unsafe fn store_bytes(self, to: *mut u8, x: float32x4_t, ends: &Ends<Self>) {
+                let Ends { bounds: [low, high], zero_point, .. } = *ends;
                 // SAFETY: `self` proves the features; four bytes are writable by the caller's promise.
                 unsafe {
                     let x = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vceqq_f32(x, x)));

@@ -2,7 +2,7 @@
 
 use dlis_hw::Hardware;
 
-use super::{Dot, DotWork};
+use super::{Dot, DotWork, Ends};
 
 /// The level that every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -243,13 +243,8 @@ impl Dot for Portable {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(
-        self,
-        to: *mut u8,
-        x: [f32; LANES],
-        [low, high]: [[f32; LANES]; 2],
-        zero_point: [i32; LANES],
-    ) {
+    unsafe fn store_bytes(self, to: *mut u8, x: [f32; LANES], ends: &Ends<Self>) {
+        let Ends { bounds: [low, high], zero_point, .. } = *ends;
         let mut bytes = [0; LANES];
         for lane in 0..LANES {
             let x = if x[lane].is_nan() { 0.0 } else { x[lane] };

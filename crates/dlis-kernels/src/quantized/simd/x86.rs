@@ -1,19 +1,19 @@
 //! The levels of x86-64 with vectors of 256 bits: AVX2 by sums of two products in 16 bits, AVX-VNNI by its instruction for
 //! the purpose.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 
 use dlis_hw::{Hardware, SimdLevel};
 
-use super::{Dot, DotWork};
+use super::sets::{dot_lanes_light, dot_set_light, dot_twice_light};
+use super::{Dot, DotWork, Ends};
 
 /// What the two levels of 256 bits share.
 macro_rules! half {
     (
         $(#[$doc:meta])* $name:ident, $isa:literal, $features:literal = $($feature:tt)&&+, $flag:expr, offset $offset:literal,
         quads $quads:ty, prepare $prepare:ident, dot $dot:ident,
-        needs light $needs_light:literal, pairs $pairs:literal $of_pairs:ident, shared $shared:ident $(, set $set:ident, twice $twice:ident)?
+        needs light $needs_light:literal, pairs $pairs:literal $of_pairs:ident, shared $shared:ident $(, set $set:ident, twice $twice:ident, lanes $lanes:ident)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,18 @@ macro_rules! half {
                 }
 
                 #[inline(always)]
+                unsafe fn dot_set_of_lanes<const N: usize>(
+                    self,
+                    sums: __m256i,
+                    from: *const u8,
+                    places: [usize; N],
+                    weights: [__m256i; N],
+                ) -> __m256i {
+                    // SAFETY: `self` proves the features; a vector is readable at each place by the caller's promise.
+                    unsafe { $lanes(sums, from, places, weights) }
+                }
+
+                #[inline(always)]
                 unsafe fn dot_twice<const COLUMNS: usize>(
                     self,
                     sums: [__m256i; COLUMNS],
@@ -129,6 +141,18 @@ macro_rules! half {
             unsafe fn weights(self, from: *const i8) -> __m256i {
                 // SAFETY: `self` proves the features; readable by the caller's promise.
                 unsafe { _mm256_loadu_si256(from.cast()) }
+            }
+
+            #[inline(always)]
+            unsafe fn weights_of_all(self, from: *const i8) -> __m256i {
+                // SAFETY: passed on.
+                unsafe { self.broadcast(from.cast()) }
+            }
+
+            #[inline(always)]
+            unsafe fn transpose(self, from: &[*const u8], offset: usize, to: *mut u8, stride: usize) {
+                // SAFETY: `self` proves the features; readable and writable by the caller's promise.
+                unsafe { transpose(from, offset, to, stride) }
             }
 
             #[inline(always)]
@@ -251,7 +275,8 @@ macro_rules! half {
             }
 
             #[inline(always)]
-            unsafe fn store_bytes(self, to: *mut u8, x: __m256, [low, high]: [__m256; 2], zero_point: __m256i) {
+            unsafe fn store_bytes(self, to: *mut u8, x: __m256, ends: &Ends<Self>) {
+                let Ends { bounds: [low, high], zero_point, .. } = *ends;
                 // SAFETY: `self` proves the features; eight bytes are writable by the caller's promise.
                 unsafe {
                     let x = _mm256_and_ps(x, _mm256_cmp_ps::<_CMP_ORD_Q>(x, x));
@@ -260,6 +285,32 @@ macro_rules! half {
                     let (first, last) = (_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
                     let words = _mm_packs_epi32(first, last);
                     _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words));
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn store_four(self, [to_0, to_1, to_2, to_3]: [*mut u8; 4], x: [__m256; 4], ends: &Ends<Self>) {
+                // SAFETY: `self` proves the features; eight bytes are writable at each by the caller's promise.
+                unsafe {
+                    let bytes = pack(x, ends.packed);
+                    let (first, last) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+                    let (low, high) = (_mm_unpacklo_epi32(first, last), _mm_unpackhi_epi32(first, last));
+                    _mm_storel_pd(to_0.cast(), _mm_castsi128_pd(low));
+                    _mm_storeh_pd(to_1.cast(), _mm_castsi128_pd(low));
+                    _mm_storel_pd(to_2.cast(), _mm_castsi128_pd(high));
+                    _mm_storeh_pd(to_3.cast(), _mm_castsi128_pd(high));
+                }
+            }
+
+            #[inline(always)]
+            fn side_by_side(self, x: [__m256; 4], ends: &Ends<Self>) -> __m256i {
+                // SAFETY: `self` proves the features.
+                unsafe {
+                    let order = _mm256_setr_epi8(
+                        0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3,
+                        7, 11, 15,
+                    );
+                    _mm256_shuffle_epi8(pack(x, ends.packed), order)
                 }
             }
 
@@ -348,7 +399,7 @@ half!(
     /// Proof that the machine has AVX2.
     Avx2, "avx2", "avx2,fma" = "avx2" && "fma", None, offset 128,
     quads (__m256i, __m256i), prepare magnitudes, dot dot_by_magnitudes,
-    needs light true, pairs true dot_pairs, shared dot_light, set dot_set_light, twice dot_twice_light
+    needs light true, pairs true dot_pairs, shared dot_light, set dot_set_light, twice dot_twice_light, lanes dot_lanes_light
 );
 half!(
     /// Proof that the machine has AVX-VNNI, the instruction of AVX-512 VNNI for vectors of 256 bits.
@@ -382,142 +433,6 @@ fn dot_light(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
     _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)))
 }
 
-/// Of weights that are light together, all products of a place fit 16 bits together, and are widened once.
-///
-/// In assembly, as the compiler moves the loads of all pixels before their arithmetic and runs out of registers.
-///
-/// # Safety
-///
-/// Four bytes must be readable at four times each of `places` from `from` on.
-#[target_feature(enable = "avx2")]
-#[inline]
-unsafe fn dot_set_light<const N: usize>(
-    mut sums: __m256i,
-    from: *const u8,
-    places: [usize; N],
-    weights: [__m256i; N],
-) -> __m256i {
-    const { assert!(N == 2 || N == 4, "sets are of two or four") };
-    match (places.as_slice(), weights.as_slice()) {
-        // SAFETY: each reads the bytes promised and writes registers alone.
-        (&[a, b], &[w_a, w_b]) => unsafe {
-            asm!(
-                "vpbroadcastd {x}, dword ptr [{from} + 4 * {a}]",
-                "vpbroadcastd {y}, dword ptr [{from} + 4 * {b}]",
-                "vpmaddubsw {x}, {x}, {w_a}",
-                "vpmaddubsw {y}, {y}, {w_b}",
-                "vpaddw {x}, {x}, {y}",
-                "vpmaddwd {x}, {x}, {ones}",
-                "vpaddd {sums}, {sums}, {x}",
-                x = out(ymm_reg) _,
-                y = out(ymm_reg) _,
-                sums = inout(ymm_reg) sums,
-                from = in(reg) from,
-                a = in(reg) a,
-                b = in(reg) b,
-                w_a = in(ymm_reg) w_a,
-                w_b = in(ymm_reg) w_b,
-                ones = in(ymm_reg) _mm256_set1_epi16(1),
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        },
-        // SAFETY: as above.
-        (&[a, b, c, d], &[w_a, w_b, w_c, w_d]) => unsafe {
-            asm!(
-                "vpbroadcastd {x}, dword ptr [{from} + 4 * {a}]",
-                "vpbroadcastd {y}, dword ptr [{from} + 4 * {b}]",
-                "vpmaddubsw {x}, {x}, {w_a}",
-                "vpmaddubsw {y}, {y}, {w_b}",
-                "vpaddw {x}, {x}, {y}",
-                "vpbroadcastd {y}, dword ptr [{from} + 4 * {c}]",
-                "vpmaddubsw {y}, {y}, {w_c}",
-                "vpaddw {x}, {x}, {y}",
-                "vpbroadcastd {y}, dword ptr [{from} + 4 * {d}]",
-                "vpmaddubsw {y}, {y}, {w_d}",
-                "vpaddw {x}, {x}, {y}",
-                "vpmaddwd {x}, {x}, {ones}",
-                "vpaddd {sums}, {sums}, {x}",
-                x = out(ymm_reg) _,
-                y = out(ymm_reg) _,
-                sums = inout(ymm_reg) sums,
-                from = in(reg) from,
-                a = in(reg) a,
-                b = in(reg) b,
-                c = in(reg) c,
-                d = in(reg) d,
-                w_a = in(ymm_reg) w_a,
-                w_b = in(ymm_reg) w_b,
-                w_c = in(ymm_reg) w_c,
-                w_d = in(ymm_reg) w_d,
-                ones = in(ymm_reg) _mm256_set1_epi16(1),
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        },
-        _ => unreachable!("sets are of two or four"),
-    }
-    sums
-}
-
-/// The same of two places, the inputs of both columns loaded once. Eight sums of four pixels, four vectors of weights, two inputs and two products fill the
-/// registers, so that the ones are read where they lie.
-///
-/// # Safety
-///
-/// As of [`dot_set_light`].
-#[target_feature(enable = "avx2")]
-#[inline]
-unsafe fn dot_twice_light<const COLUMNS: usize>(
-    mut sums: [__m256i; COLUMNS],
-    from: *const u8,
-    places: [usize; 2],
-    [first, second]: [[__m256i; COLUMNS]; 2],
-) -> [__m256i; COLUMNS] {
-    static ONES: [i16; 16] = [1; 16];
-    if let (&[sum_0, sum_1], &[a_0, a_1], &[b_0, b_1]) = (sums.as_slice(), first.as_slice(), second.as_slice()) {
-        let (mut sum_0, mut sum_1) = (sum_0, sum_1);
-        // SAFETY: reads the bytes promised and a vector of ones, and writes registers alone.
-        unsafe {
-            asm!(
-                "vpbroadcastd {x}, dword ptr [{from} + 4 * {a}]",
-                "vpbroadcastd {y}, dword ptr [{from} + 4 * {b}]",
-                "vpmaddubsw {t}, {x}, {a_0}",
-                "vpmaddubsw {u}, {y}, {b_0}",
-                "vpaddw {t}, {t}, {u}",
-                "vpmaddwd {t}, {t}, ymmword ptr [{ones}]",
-                "vpaddd {sum_0}, {sum_0}, {t}",
-                "vpmaddubsw {x}, {x}, {a_1}",
-                "vpmaddubsw {y}, {y}, {b_1}",
-                "vpaddw {x}, {x}, {y}",
-                "vpmaddwd {x}, {x}, ymmword ptr [{ones}]",
-                "vpaddd {sum_1}, {sum_1}, {x}",
-                x = out(ymm_reg) _,
-                y = out(ymm_reg) _,
-                t = out(ymm_reg) _,
-                u = out(ymm_reg) _,
-                sum_0 = inout(ymm_reg) sum_0,
-                sum_1 = inout(ymm_reg) sum_1,
-                from = in(reg) from,
-                a = in(reg) places[0],
-                b = in(reg) places[1],
-                a_0 = in(ymm_reg) a_0,
-                a_1 = in(ymm_reg) a_1,
-                b_0 = in(ymm_reg) b_0,
-                b_1 = in(ymm_reg) b_1,
-                ones = in(reg) &raw const ONES,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-        sums[0] = sum_0;
-        sums[1] = sum_1;
-        return sums;
-    }
-    for (sum, (first, second)) in sums.iter_mut().zip(first.into_iter().zip(second)) {
-        // SAFETY: as promised.
-        *sum = unsafe { dot_set_light(*sum, from, places, [first, second]) };
-    }
-    sums
-}
-
 /// The instruction looks bytes up among the sixteen of its own four lanes: a code is counted from its lane's first.
 #[target_feature(enable = "avx2")]
 #[inline]
@@ -531,6 +446,48 @@ fn decode<const PLACE: usize>(codes: __m256i, tables: __m256i) -> __m256i {
     };
     let first = _mm256_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c, 0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
     _mm256_shuffle_epi8(tables, _mm256_or_si256(_mm256_and_si256(codes, _mm256_set1_epi8(3)), first))
+}
+
+/// Eight rows of eight words as columns. Halves of two rows are put together as they are read, which leaves less to shuffle.
+///
+/// # Safety
+///
+/// Of eight places, eight words at `offset` must be readable, and as many writable at each multiple of `stride`.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn transpose(from: &[*const u8], offset: usize, to: *mut u8, stride: usize) {
+    let rows = |first: usize, offset: usize| {
+        // SAFETY: half a row of eight words, by the caller's promise.
+        let half = |row: usize| unsafe { _mm_loadu_si128(from[row].add(offset).cast()) };
+        _mm256_set_m128i(half(first + 4), half(first))
+    };
+    for half in 0..2 {
+        let of = offset + 16 * half;
+        let [a, b, c, d] = [rows(0, of), rows(1, of), rows(2, of), rows(3, of)];
+        let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+        let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+        let columns = [
+            _mm256_unpacklo_epi64(ab, cd),
+            _mm256_unpackhi_epi64(ab, cd),
+            _mm256_unpacklo_epi64(ab_high, cd_high),
+            _mm256_unpackhi_epi64(ab_high, cd_high),
+        ];
+        for (index, column) in columns.into_iter().enumerate() {
+            // SAFETY: a column of eight words, by the caller's promise.
+            unsafe { _mm256_storeu_si256(to.add((4 * half + index) * stride).cast(), column) };
+        }
+    }
+}
+
+/// Numbers within 32 bits as bytes: of each half of the four vectors the four in their order. Packing saturates, so that
+/// what is left to do at the ends is done for all of them at once.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn pack([a, b, c, d]: [__m256; 4], [low, high, zero_point]: [__m256i; 3]) -> __m256i {
+    let ab = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+    let cd = _mm256_packs_epi32(_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d));
+    let (ab, cd) = (_mm256_adds_epi16(ab, zero_point), _mm256_adds_epi16(cd, zero_point));
+    _mm256_min_epu8(_mm256_max_epu8(_mm256_packus_epi16(ab, cd), low), high)
 }
 
 #[target_feature(enable = "avx2")]
