@@ -17,19 +17,17 @@ use crate::choose::Candidate;
 use crate::error::{PlanError, SessionError};
 use crate::lower::LoweredOp;
 
-/// A kernel whose first run takes this many times the best median so far is measured no further.
-const HOPELESS: f64 = 4.0;
-/// A kernel that takes no more than this many times the best median so far may turn out to be the fastest, and is then
-/// measured so many times again.
-const NEAR: f64 = 1.4;
-const TURNS: usize = 2;
-/// Runs of a kernel: at least, at most, and the time after which no more are added.
-const MIN_RUNS: usize = 5;
-const MAX_RUNS: usize = 50;
-const ENOUGH_NS: u64 = 10_000_000;
+/// A kernel whose first two runs take this many times as long as the fastest's is measured no further.
+const HOPELESS: f64 = 3.0;
+/// Nor is one whose fastest run, after so many rounds, took this many times as long as the fastest of all.
+const FAR: f64 = 1.4;
+const SIFTED_AFTER: usize = 5;
+/// Rounds, in each of which every kernel runs once: at most, and the time of a kernel after which none is added.
+const MAX_ROUNDS: usize = 60;
+const ENOUGH_NS: u64 = 15_000_000;
 
-/// Runs of a kernel, at most, where its weights are put out of the caches before each.
-const MAX_COLD_RUNS: usize = 11;
+/// Rounds, at most, where weights are put out of the caches before each run.
+const MAX_COLD_ROUNDS: usize = 15;
 /// Bytes of weights from which that is worth its time; fewer come back while the first outputs are computed.
 const MANY_WEIGHT_BYTES: usize = 256 << 10;
 /// Most memory that is written to put weights out of the caches: a virtual machine may report more cache than it has.
@@ -102,8 +100,8 @@ impl<'a> Tuner<'a> {
 
     /// Replaces the candidates' costs by measured times.
     ///
-    /// Every kernel is timed once, then those that came near the fastest again in turns, of which each keeps its best
-    /// median: what else happens on the machine within a hundredth of a second decides nothing.
+    /// Kernels run in turns, and the median of each counts. What else happens on the machine slows one of them as much as
+    /// another then, and each finds the caches as a layer of a network does: full of what others left there.
     pub(crate) fn measure(&mut self, op: &LoweredOp, candidates: &mut [Candidate]) -> Result<(), PlanError> {
         // The most promising first, so that the hopeless are recognised.
         candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
@@ -114,14 +112,14 @@ impl<'a> Tuner<'a> {
         let cold = evictor.map_or(String::new(), |evictor| format!("|cold, {} bytes", size_of_val(&evictor.0[..])));
         let what = format!("{}{cold}", density(op));
         let mut expanded = None;
-        let mut best = f64::INFINITY;
+        let mut fastest = f64::INFINITY;
         let mut contenders: Vec<Contender<'_>> = Vec::new();
         for candidate in candidates {
             let spec = serde_json::to_string(&candidate.spec).unwrap_or_default();
             let key = format!("{}|{}|{spec}{what}", self.key, candidate.kernel.id());
             if let Some(&Timing { ns, abandoned }) = self.cache.timings.get(&key) {
                 (candidate.cost, candidate.abandoned) = (ns, abandoned);
-                best = best.min(ns);
+                fastest = fastest.min(ns);
                 continue;
             }
             if op.weight.as_ref().map(Weight::format) != candidate.spec.weight && expanded.is_none() {
@@ -129,23 +127,33 @@ impl<'a> Tuner<'a> {
             }
             let own = op.weight.as_ref().filter(|weight| Some(weight.format()) == candidate.spec.weight);
             let alone = Alone::new(self.backend, op, own.or(expanded.as_ref()), candidate, self.shares);
-            let mut alone = alone.map_err(|source| failed(op, candidate, source))?;
-            let Timing { ns, abandoned } = alone.time(best, evictor).map_err(|source| failed(op, candidate, source))?;
-            (candidate.cost, candidate.abandoned) = (ns, abandoned);
-            best = best.min(ns);
-            contenders.push(Contender { candidate, key, alone: (!abandoned).then_some(alone) });
-            contenders.iter_mut().for_each(|contender| contender.give_up_beyond(NEAR * best));
+            let mut contender = Contender::new(candidate, key, alone.map_err(|source| failed(op, candidate, source))?);
+            for _ in 0..2 {
+                contender.run(op, evictor)?;
+                fastest = fastest.min(contender.fastest() as f64);
+            }
+            contender.give_up_beyond(HOPELESS * fastest);
+            contender.candidate.abandoned = contender.alone.is_none();
+            contenders.push(contender);
         }
-        let rivals = contenders.iter().filter(|contender| contender.alone.is_some()).count();
-        for _ in 0..if rivals > 1 { TURNS } else { 0 } {
-            for Contender { candidate, alone, .. } in &mut contenders {
-                if let Some(alone) = alone {
-                    let timing = alone.time(f64::INFINITY, evictor).map_err(|source| failed(op, candidate, source))?;
-                    candidate.cost = candidate.cost.min(timing.ns);
-                }
+        let rounds = if evictor.is_some() { MAX_COLD_ROUNDS } else { MAX_ROUNDS };
+        for round in 0..rounds {
+            if round == SIFTED_AFTER {
+                let fastest = contenders.iter().map(Contender::fastest).min().unwrap_or(u64::MAX);
+                contenders.iter_mut().for_each(|contender| contender.give_up_beyond(FAR * fastest as f64));
+            }
+            // Where one is left, nothing is compared any more.
+            let running = contenders.iter().filter(|contender| contender.alone.is_some()).count();
+            let spent = contenders.iter().map(Contender::spent).max().unwrap_or(0);
+            if running == 0 || (round >= SIFTED_AFTER && (running == 1 || spent > ENOUGH_NS)) {
+                break;
+            }
+            for contender in &mut contenders {
+                contender.run(op, evictor)?;
             }
         }
-        for Contender { candidate, key, .. } in contenders {
+        for Contender { candidate, key, times, .. } in contenders {
+            candidate.cost = median(times);
             self.cache.timings.insert(key, Timing { ns: candidate.cost, abandoned: candidate.abandoned });
             self.cache.dirty = true;
         }
@@ -159,14 +167,42 @@ struct Contender<'a> {
     key: String,
     /// Its program, as long as it may turn out to be the fastest.
     alone: Option<Alone>,
+    /// What each run took, in ns.
+    times: Vec<u64>,
 }
 
-impl Contender<'_> {
+impl<'a> Contender<'a> {
+    fn new(candidate: &'a mut Candidate, key: String, alone: Alone) -> Self {
+        Self { candidate, key, alone: Some(alone), times: Vec::with_capacity(MAX_ROUNDS + 2) }
+    }
+
+    /// Runs it once, unless it was given up.
+    fn run(&mut self, op: &LoweredOp, evictor: Option<&Evictor>) -> Result<(), PlanError> {
+        if let Some(alone) = &mut self.alone {
+            self.times.push(alone.run(evictor).map_err(|source| failed(op, self.candidate, source))?);
+        }
+        Ok(())
+    }
+
+    fn fastest(&self) -> u64 {
+        self.times.iter().copied().min().unwrap_or(u64::MAX)
+    }
+
+    fn spent(&self) -> u64 {
+        self.times.iter().sum()
+    }
+
     fn give_up_beyond(&mut self, ns: f64) {
-        if self.candidate.cost > ns {
+        if self.fastest() as f64 > ns {
             self.alone = None;
         }
     }
+}
+
+/// The median of some times, none of which is too short for the clock's resolution.
+fn median(mut times: Vec<u64>) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).map_or(f64::INFINITY, |&ns| ns.max(1) as f64)
 }
 
 /// What is reported where a candidate cannot be measured.
@@ -205,22 +241,6 @@ impl Alone {
         }
         self.executable.run_traced(&self.input, &mut self.output, &mut |trace| ns = trace.duration_ns)?;
         Ok(ns)
-    }
-
-    /// The median of its runs, or the first if that is hopelessly beyond the best.
-    fn time(&mut self, best: f64, evictor: Option<&Evictor>) -> Result<Timing, SessionError> {
-        let first = self.run(evictor)?;
-        if first as f64 > HOPELESS * best && self.run(evictor)? as f64 > HOPELESS * best {
-            return Ok(Timing { ns: first as f64, abandoned: true });
-        }
-        let most = if evictor.is_some() { MAX_COLD_RUNS } else { MAX_RUNS };
-        let mut times = Vec::with_capacity(most);
-        while times.len() < MIN_RUNS || (times.len() < most && times.iter().sum::<u64>() < ENOUGH_NS) {
-            times.push(self.run(evictor)?);
-        }
-        times.sort_unstable();
-        // No time is too short for the clock's resolution.
-        Ok(Timing { ns: times[times.len() / 2].max(1) as f64, abandoned: false })
     }
 }
 
