@@ -249,7 +249,8 @@ impl<P: Simd, const V: usize> Rows<'_, P, V> {
             if range.is_empty() {
                 continue;
             }
-            let pixel = geometry.pixels(self.tensors, &origin, tap, group);
+            let of_row = geometry.conv.window.kernel[1];
+            let pixel = geometry.pixels(self.tensors, &origin, [tap / of_row, tap % of_row], group);
             let channels = &channels[range.clone()];
             let values = &blocks.values.f32()[range.start * block..range.end * block];
             let whole = channels.len() - channels.len() % U;

@@ -30,6 +30,8 @@ pub(super) struct Geometry {
     per_group: usize,
     /// Whether every output pixel is computed from the input pixel of the same index.
     pointwise: bool,
+    /// Whether no tap lies in the padding.
+    inside: bool,
     /// What a tap in the padding reads: one group's channels.
     zeros: AlignedBytes,
 }
@@ -41,7 +43,22 @@ impl Geometry {
         // Taps that were merged into channels are several pixels of the input.
         let merged = conv.in_channels != input.channels;
         let pointwise = conv.groups == 1 && conv.window.is_pointwise() && !merged;
-        Self { conv, input, output, epilogue, depth, per_group, pointwise, zeros }
+        let inside = conv.window.padding == [0; 4]
+            && [(output.height, input.height, 0), (output.width, input.width, 1)].into_iter().all(
+                |(to, from, axis)| {
+                    let first = (to - 1).checked_mul(conv.window.stride[axis]);
+                    let last = (conv.window.kernel[axis] - 1).checked_mul(conv.window.dilation[axis]);
+                    first.zip(last).and_then(|(first, last)| first.checked_add(last)).is_some_and(|last| last < from)
+                },
+            );
+        Self { conv, input, output, epilogue, depth, per_group, pointwise, inside, zeros }
+    }
+
+    /// Elements from a window's first tap to that of this row and column, where windows lie inside.
+    #[inline(always)]
+    fn tap_offset(&self, [row, column]: [usize; 2]) -> usize {
+        let [down, right] = self.conv.window.dilation;
+        (row * down * self.input.width + column * right) * self.input.channels
     }
 
     /// The memory of a call, which must be of these tensors.
@@ -160,13 +177,14 @@ impl Geometry {
         origin
     }
 
-    /// What a tap reads of each of these windows: the channels of a group, or zeros where it lies in the padding.
+    /// What the tap of this row and column reads of each of these windows: the channels of a group, or zeros where it lies
+    /// in the padding.
     #[inline(always)]
     pub(super) fn pixels<const ROWS: usize>(
         &self,
         tensors: &Tensors<'_>,
         origin: &Origins<ROWS>,
-        tap: usize,
+        [tap_y, tap_x]: [usize; 2],
         group: usize,
     ) -> [*const f32; ROWS] {
         let Self { conv, input, zeros, .. } = self;
@@ -180,7 +198,6 @@ impl Geometry {
             }
             return pixel;
         }
-        let (tap_y, tap_x) = (tap / conv.window.kernel[1], tap % conv.window.kernel[1]);
         for (pixel, &(image_rows, y, x)) in pixel.iter_mut().zip(origin) {
             let y = y.wrapping_add(tap_y * conv.window.dilation[0]);
             let x = x.wrapping_add(tap_x * conv.window.dilation[1]);
@@ -319,14 +336,34 @@ impl<'a> Block<'a> {
         assert!(weights.len() >= terms.len() * block, "a block of weights a term");
 
         let origin = self.geometry.origins::<ROWS>(first);
+        // Where no tap lies in the padding, all of a window are as far from its first as those of any other.
+        let of_first = self.geometry.pixels(self.tensors, &origin, [0; 2], self.group);
         let mut weight = weights.as_ptr();
-        let mut term = terms.start;
-        while term < terms.end {
-            // One tap is the usual case, and a division takes long beside few terms.
-            let (tap, channel) = if term < depth { (0, term) } else { (term / depth, term % depth) };
-            let channels = channel..depth.min(channel + terms.end - term);
-            term += channels.len();
-            let pixel = self.geometry.pixels(self.tensors, &origin, tap, self.group);
+        let of_row = self.geometry.conv.window.kernel[1];
+        // The usual case begins with the first tap, and a division takes long beside few terms.
+        let (mut tap, mut channel) = ([0; 2], terms.start);
+        if terms.start >= depth {
+            let index = terms.start / depth;
+            (tap, channel) = ([index / of_row, index % of_row], terms.start % depth);
+        }
+        let mut left = terms.len();
+        while left > 0 {
+            let channels = channel..depth.min(channel + left);
+            (left, channel) = (left - channels.len(), 0);
+            let mut pixel = of_first;
+            if tap != [0; 2] && self.geometry.inside {
+                let offset = self.geometry.tap_offset(tap);
+                for pixel in &mut pixel {
+                    // SAFETY: the tap lies within the input, as the first does.
+                    *pixel = unsafe { pixel.add(offset) };
+                }
+            } else if tap != [0; 2] {
+                pixel = self.geometry.pixels(self.tensors, &origin, tap, self.group);
+            }
+            tap[1] += 1;
+            if tap[1] == of_row {
+                tap = [tap[0] + 1, 0];
+            }
             // SAFETY: every pixel points to the `depth` channels of one group; `weight` advances through a block a term,
             // as many as were checked above.
             unsafe {

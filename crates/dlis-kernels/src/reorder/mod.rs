@@ -114,9 +114,16 @@ impl Transposition {
             for_each_block(parallel, output, BLOCK, |elements, output| output.copy_from_slice(&input[elements]));
             return;
         };
+        // Of few columns there is nothing to turn in squares.
+        let together = if columns < SQUARE { BLOCK / columns } else { self.tile };
         for (input, output) in input.chunks(rows * columns).zip(output.chunks_mut(rows * columns)) {
-            for_each_block(parallel, output, self.tile * columns, |elements, output| {
+            for_each_block(parallel, output, together * columns, |elements, output| {
                 let first = elements.start / columns;
+                match columns {
+                    2 => return interleave::<T, 2>(input, rows, first, output),
+                    3 => return interleave::<T, 3>(input, rows, first, output),
+                    _ => {}
+                }
                 for left in (0..columns).step_by(self.tile) {
                     let tile = left..columns.min(left + self.tile);
                     let mut row = first;
@@ -126,6 +133,21 @@ impl Transposition {
                     }
                 }
             });
+        }
+    }
+}
+
+/// Makes rows of the output, from `first` on, of columns that lie `rows` elements apart: so few that their places are
+/// constants.
+fn interleave<T: Copy, const COLUMNS: usize>(input: &[T], rows: usize, first: usize, output: &mut [T]) {
+    let (lines, _) = output.as_chunks_mut::<COLUMNS>();
+    let mut columns = [&input[..0]; COLUMNS];
+    for (index, column) in columns.iter_mut().enumerate() {
+        *column = &input[index * rows + first..][..lines.len()];
+    }
+    for (row, line) in lines.iter_mut().enumerate() {
+        for (to, column) in line.iter_mut().zip(&columns) {
+            *to = column[row];
         }
     }
 }
