@@ -9,7 +9,7 @@ use dlis_experiment::catalogue::{NO_RECIPE, backend};
 use dlis_runtime::{Planner, Session};
 
 /// Every convolution algorithm, at every SIMD level; where the machine lacks one, the heuristic's choice.
-const POLICIES: [&str; 9] = [
+const POLICIES: [&str; 10] = [
     "fixed:direct",
     "fixed:im2col-gemm",
     "fixed:conv2d/*/*/implicit-gemm/portable",
@@ -17,6 +17,7 @@ const POLICIES: [&str; 9] = [
     "fixed:conv2d/*/*/implicit-gemm/avx512",
     "fixed:winograd-2x2",
     "fixed:winograd-4x4",
+    "fixed:winograd-6x6",
     "heuristic",
     "measured",
 ];

@@ -43,6 +43,7 @@ mod conv2d;
 mod elementwise;
 mod epilogue;
 mod fold;
+mod grid;
 mod half;
 mod linear;
 mod pool;

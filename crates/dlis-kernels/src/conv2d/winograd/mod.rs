@@ -1,10 +1,10 @@
 //! Convolution with 3x3 windows by Winograd's minimal filtering (Lavin and Gray 2016, "Fast Algorithms for
-//! Convolutional Neural Networks"), channels last: F(2x2, 3x3) and F(4x4, 3x3).
+//! Convolutional Neural Networks"), channels last: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3).
 //!
-//! A tile of 2x2 (4x4) outputs is made of 4x4 (6x6) inputs. Input tiles and weights are transformed, so that each of
-//! the 16 (36) positions of a tile is a matrix product of its own, of tiles by input channels by output channels; the
-//! products are transformed back. That is 2.25 (4) times fewer multiplications than the definition's, for weights
-//! that are 1.8 (4) times as large: it pays where maps are large enough that multiplications count, not the reading
+//! A tile of 2x2 (4x4, 6x6) outputs is made of 4x4 (6x6, 8x8) inputs. Input tiles and weights are transformed, so that each of
+//! the 16 (36, 64) positions of a tile is a matrix product of its own, of tiles by input channels by output channels; the
+//! products are transformed back. That is 2.25 (4, 5.1) times fewer multiplications than the definition's, for weights
+//! that are 1.8 (4, 7.1) times as large: it pays where maps are large enough that multiplications count, not the reading
 //! of weights. Weights of f16 are therefore kept as they are, and transformed some channels at a time as they are read.
 //!
 //! ```text
@@ -14,9 +14,9 @@
 //!         for each tile:   outputs from the positions' sums, bias, residual, activation, the only store
 //! ```
 //!
-//! Results differ from the definition's by rounding: transformed values, up to 576 times too large before they are
+//! Results differ from the definition's by rounding: transformed values, up to 576 (8100) times too large before they are
 //! scaled (`transform`), are larger than those they stand for
-//! (the conformance suite's `Tolerance::WINOGRAD` says how much is granted).
+//! (the conformance suite's `Tolerance::WINOGRAD` and `WINOGRAD_6X6` say how much is granted).
 
 mod transform;
 mod weights;
@@ -36,6 +36,7 @@ use self::weights::Weights;
 use super::product::{Ahead, COLUMNS, Far, Stream, Sums, accumulate};
 use super::tile::{Geometry, Tensors, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
+use crate::grid::Grid;
 use crate::simd::{Simd, Work, at_every_level};
 use crate::tasks::Tasks;
 
@@ -47,7 +48,7 @@ const SUM_BYTES: usize = 192 << 10;
 /// are not all in the same few sets of a cache.
 const GAP: usize = 16;
 
-/// The kernel on one SIMD level, for tiles of `TILE` outputs a side: 2 or 4, of weights in one format.
+/// The kernel on one SIMD level, for tiles of `TILE` outputs a side: 2, 4 or 6, of weights in one format.
 struct Winograd<S, const TILE: usize> {
     id: KernelId,
     format: Format,
@@ -56,7 +57,11 @@ struct Winograd<S, const TILE: usize> {
 
 impl<S: Simd, const TILE: usize> Winograd<S, TILE> {
     const fn new(format: Format) -> Self {
-        let algorithm = if TILE == 2 { "winograd-2x2" } else { "winograd-4x4" };
+        let algorithm = match TILE {
+            2 => "winograd-2x2",
+            4 => "winograd-4x4",
+            _ => "winograd-6x6",
+        };
         let id = KernelId::new("conv2d", "f32", accepts::format_name(format), algorithm, S::LEVEL.name());
         Self { id, format, level: std::marker::PhantomData }
     }
@@ -284,8 +289,8 @@ impl<P: Simd, const TILE: usize> Inputs<'_, P, TILE> {
         let pixels = self.pixels(tile);
         for channel in (0..channels).step_by(S::LANES) {
             let count = (channels - channel).min(S::LANES);
-            let mut half = [[simd.splat(0.0); MOST]; MOST];
-            for (half, pixels) in half.iter_mut().zip(&pixels).take(side) {
+            let mut half = Grid::<_, MOST, MOST>::new();
+            for (y, pixels) in pixels.iter().enumerate().take(side) {
                 let mut row = [simd.splat(0.0); MOST];
                 for (x, &pixel) in row.iter_mut().zip(pixels).take(side) {
                     // SAFETY: every pixel points to `channels` elements; those of a last vector that is not full are
@@ -300,12 +305,15 @@ impl<P: Simd, const TILE: usize> Inputs<'_, P, TILE> {
                         }
                     };
                 }
-                *half = transform::data::<S, TILE>(simd, row);
+                for (x, value) in transform::data::<S, TILE>(simd, row).into_iter().enumerate().take(side) {
+                    half.set(y, x, value);
+                }
             }
             for x in 0..side {
                 let mut column = [simd.splat(0.0); MOST];
-                for (to, half) in column.iter_mut().zip(&half).take(side) {
-                    *to = half[x];
+                for (y, to) in column.iter_mut().enumerate().take(side) {
+                    // SAFETY: set above.
+                    *to = unsafe { half.get(y, x) };
                 }
                 let column = transform::data::<S, TILE>(simd, column);
                 for (y, &value) in column.iter().enumerate().take(side) {
@@ -442,39 +450,47 @@ fn outputs<S: Simd, P: Simd, const TILE: usize>(
         scale.len() >= block && bias.len() >= block && sums.len() >= (positions(TILE) - 1) * stride + block,
         "sums of every position"
     );
-    let mut results = [[[simd.splat(0.0); COLUMNS]; MOST]; MOST];
-    for vector in 0..COLUMNS {
-        let mut half = [[simd.splat(0.0); MOST]; MOST];
+    let output = geometry.output;
+    let (image, within) = (tile / (down * across), tile % (down * across));
+    let (top, left) = (within / across * TILE, within % across * TILE);
+    let (high, wide) = (TILE.min(output.height - top), TILE.min(output.width - left));
+    let channels = geometry.channels::<S>(column);
+    for (vector, channel) in channels.clone().step_by(S::LANES).enumerate() {
+        let channels = channel..channels.end.min(channel + S::LANES);
+        let mut half = Grid::<_, TILE, MOST>::new();
         for x in 0..side {
             let mut positions = [simd.splat(0.0); MOST];
             for (y, position) in positions.iter_mut().enumerate().take(side) {
                 // SAFETY: checked above: a block at each position.
                 *position = unsafe { simd.load(sums.as_ptr().add((y * side + x) * stride + vector * S::LANES)) };
             }
-            let column = transform::result::<S, TILE>(simd, positions);
-            for (half, &value) in half.iter_mut().zip(&column).take(TILE) {
-                half[x] = value;
+            for (y, value) in transform::result::<S, TILE>(simd, positions).into_iter().enumerate().take(TILE) {
+                half.set(y, x, value);
             }
         }
         // SAFETY: checked above.
         let bias = unsafe { simd.load(bias.as_ptr().add(vector * S::LANES)) };
         // SAFETY: checked above.
         let scale = unsafe { simd.load(scale.as_ptr().add(vector * S::LANES)) };
-        for (results, &half) in results.iter_mut().zip(&half).take(TILE) {
-            let row = transform::result::<S, TILE>(simd, half);
-            for (result, &value) in results.iter_mut().zip(&row).take(TILE) {
-                result[vector] = simd.mul_add(value, scale, bias);
+        for y in 0..high {
+            let mut row = [simd.splat(0.0); MOST];
+            for (x, value) in row.iter_mut().enumerate().take(side) {
+                // SAFETY: set above.
+                *value = unsafe { half.get(y, x) };
             }
-        }
-    }
-    let output = geometry.output;
-    let (image, within) = (tile / (down * across), tile % (down * across));
-    let (top, left) = (within / across * TILE, within % across * TILE);
-    let channels = geometry.channels::<S>(column);
-    for (y, results) in results.iter().enumerate().take(TILE.min(output.height - top)) {
-        let pixel = (image * output.height + top + y) * output.width + left;
-        for (x, &sums) in results.iter().enumerate().take(TILE.min(output.width - left)) {
-            geometry.store(simd, tensors, (pixel + x, channels.clone()), [sums]);
+            let row = transform::result::<S, TILE>(simd, row);
+            let mut results = [[simd.splat(0.0)]; TILE];
+            for ([result], value) in results.iter_mut().zip(row) {
+                *result = simd.mul_add(value, scale, bias);
+            }
+            let pixel = (image * output.height + top + y) * output.width + left;
+            if wide == TILE {
+                geometry.store(simd, tensors, (pixel, channels.clone()), results);
+                continue;
+            }
+            for (x, &result) in results.iter().enumerate().take(wide) {
+                geometry.store(simd, tensors, (pixel + x, channels.clone()), [result]);
+            }
         }
     }
 }
@@ -482,6 +498,7 @@ fn outputs<S: Simd, P: Simd, const TILE: usize>(
 pub(crate) static KERNELS: &[&dyn Kernel] = at_every_level!(
     Winograd<4>(Format::DenseF32),
     Winograd<2>(Format::DenseF32),
+    Winograd<6>(Format::DenseF32),
     Winograd<4>(Format::DenseF16),
     Winograd<2>(Format::DenseF16),
     Winograd<4>(Format::ScaledF16),

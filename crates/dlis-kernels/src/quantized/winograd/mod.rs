@@ -41,6 +41,7 @@ use super::simd::{Dot, DotWork, at_every_level};
 use crate::accepts;
 use crate::conv2d::tile::with_rows;
 use crate::conv2d::winograd::suits;
+use crate::grid::Grid;
 use crate::tasks::Tasks;
 
 /// Positions of a tile.
@@ -328,8 +329,8 @@ impl<P: Dot> Inputs<'_, P> {
         let (channels, step) = (self.layer.extents.inputs, 2 * D::LANES);
         for channel in (0..channels).step_by(step) {
             let count = (channels - channel).min(step);
-            let mut half = [[d.splat_int(0); SIDE]; SIDE];
-            for (half, pixels) in half.iter_mut().zip(&pixels) {
+            let mut half = Grid::<_, SIDE, SIDE>::new();
+            for (y, pixels) in pixels.iter().enumerate() {
                 let mut row = [d.splat_int(0); SIDE];
                 for (x, &pixel) in row.iter_mut().zip(pixels) {
                     // SAFETY: every pixel points to `channels` bytes; those of a last vector that is not full are copied to
@@ -344,12 +345,15 @@ impl<P: Dot> Inputs<'_, P> {
                         }
                     };
                 }
-                *half = transform::data(d, row);
+                for (x, value) in transform::data(d, row).into_iter().enumerate() {
+                    half.set(y, x, value);
+                }
             }
             for x in 0..SIDE {
                 let mut column = [d.splat_int(0); SIDE];
-                for (to, half) in column.iter_mut().zip(&half) {
-                    *to = half[x];
+                for (y, to) in column.iter_mut().enumerate() {
+                    // SAFETY: set above.
+                    *to = unsafe { half.get(y, x) };
                 }
                 for (y, value) in transform::data(d, column).into_iter().enumerate() {
                     let at = (y * SIDE + x) * apart + place * of_place + 2 * channel;
@@ -478,24 +482,29 @@ fn outputs<D: Dot, P: Dot>(
     let (high, wide) = ((output.height - top).min(TILE), (output.width - left).min(TILE));
     for slot in (column * block::<D>()..output.channels.min((column + 1) * block::<D>())).step_by(D::LANES) {
         let from = &sums[4 * (slot - column * block::<D>())..];
-        let mut half = [[d.splat_int(0); SIDE]; TILE];
+        let mut half = Grid::<_, TILE, SIDE>::new();
         for x in 0..SIDE {
             let mut column = [d.splat_int(0); SIDE];
             for (y, sum) in column.iter_mut().enumerate() {
                 // SAFETY: checked above: a block at each position.
                 *sum = unsafe { d.ints(from.as_ptr().add((y * SIDE + x) * apart).cast()) };
             }
-            for (half, value) in half.iter_mut().zip(transform::result(d, column)) {
-                half[x] = value;
+            for (y, value) in transform::result(d, column).into_iter().enumerate() {
+                half.set(y, x, value);
             }
         }
         // SAFETY: slots are whole blocks.
         let (least, start) = unsafe { (d.ints(least[slot..].as_ptr()), constants.start(d, slot)) };
         let (start, least_64) = (d.add_ints(least, start), d.shift_ints::<4>(d.shift_ints::<2>(least)));
         let width = (output.channels - slot).min(D::LANES);
-        for (y, &half) in half.iter().enumerate().take(high) {
+        for y in 0..high {
+            let mut row = [d.splat_int(0); SIDE];
+            for (x, value) in row.iter_mut().enumerate() {
+                // SAFETY: set above.
+                *value = unsafe { half.get(y, x) };
+            }
             let mut results = [[start]; TILE];
-            for ([result], value) in results.iter_mut().zip(transform::result(d, half)) {
+            for ([result], value) in results.iter_mut().zip(transform::result(d, row)) {
                 // From the least on, so that it has no sign.
                 let beyond = d.part_64(d.sub(d.mul_ints(value, d.splat_int(NINTH)), least_64));
                 *result = d.add_ints(beyond, start);
