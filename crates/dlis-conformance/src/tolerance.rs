@@ -36,7 +36,7 @@ impl Tolerance {
     /// Algorithms for Convolutional Neural Networks", table 5).
     pub const WINOGRAD: Self = Self { factor: 16.0, transformed: true, ..Self::DIRECT };
 
-    /// For F(6x6, 3x3), whose matrices have fractions and rows that sum up to 53 absolutely: of random layers of 4 to 512
+    /// For F(6x6, 3x3), whose matrices have rows that sum up to 67 absolutely: of random layers of 4 to 512
     /// channels its largest error is 1.2 to 3 times that of F(4x4, 3x3).
     pub const WINOGRAD_6X6: Self = Self { factor: 48.0, ..Self::WINOGRAD };
 

@@ -18,7 +18,7 @@ pub(crate) struct Candidate {
     pub(crate) spec: OpSpec,
     /// Expected time of the whole batch in ns: measured under [`Policy::Measured`], otherwise a rough estimate.
     pub(crate) cost: f64,
-    /// Whether the cost is only a lower bound, as measuring was given up.
+    /// Whether measuring was given up as hopeless, so that the cost is the faster of the first runs.
     pub(crate) abandoned: bool,
 }
 

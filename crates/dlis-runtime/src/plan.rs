@@ -160,7 +160,7 @@ pub struct CandidateTime {
     pub layout: Layout,
     /// What it takes, for the whole batch.
     pub ns: f64,
-    /// Whether measuring it was given up, so that `ns` is but one run.
+    /// Whether measuring it was given up as hopeless, so that `ns` is the faster of its first runs.
     pub abandoned: bool,
     /// Whether it is the one that the plan runs.
     pub chosen: bool,

@@ -336,7 +336,6 @@ impl<'a> Block<'a> {
         assert!(weights.len() >= terms.len() * block, "a block of weights a term");
 
         let origin = self.geometry.origins::<ROWS>(first);
-        // Where no tap lies in the padding, all of a window are as far from its first as those of any other.
         let of_first = self.geometry.pixels(self.tensors, &origin, [0; 2], self.group);
         let mut weight = weights.as_ptr();
         let of_row = self.geometry.conv.window.kernel[1];
@@ -352,6 +351,7 @@ impl<'a> Block<'a> {
             (left, channel) = (left - channels.len(), 0);
             let mut pixel = of_first;
             if tap != [0; 2] && self.geometry.inside {
+                // All taps of a window are as far from its first as those of any other.
                 let offset = self.geometry.tap_offset(tap);
                 for pixel in &mut pixel {
                     // SAFETY: the tap lies within the input, as the first does.

@@ -8,9 +8,9 @@ use super::accepts as quantized;
 use super::rescale::{Rounding, multiplier, narrow};
 use super::simd::{Dot, Ends, MAX_LANES};
 
-/// Most that a tame sum is multiplied with: it is at most 2^31 from zero, and its result far less.
-const TAME_MULTIPLIER: f32 = 0.25;
-/// Most that a tame bias, or a residual, adds to that.
+/// Most that a tame sum is multiplied with: it is at most 2^31 from zero, and 2^30 then.
+const TAME_MULTIPLIER: f32 = 0.5;
+/// Most that a tame bias, and a residual, add to that.
 const TAME_TERM: f32 = (1 << 28) as f32;
 
 /// The constants of one output channel.
@@ -31,8 +31,8 @@ pub(super) struct Output {
     corrections: Vec<i32>,
     target: Target,
     activation: Option<Activation>,
-    /// Whether no result is NaN or beyond 32 bits, whatever the sums: of the constants of any network, as a byte is made of
-    /// sums that are many times as large.
+    /// Whether no result is NaN or beyond 32 bits, whatever the sums. Of most layers' constants, as a byte is made of sums that
+    /// are many times as large.
     is_tame: bool,
 }
 
@@ -168,14 +168,14 @@ impl Output {
 
     /// The constants of the four channels from `slot` on, where lanes are pixels, of results that are plain.
     #[inline(always)]
-    pub(super) fn four<D: Dot>(&self, d: D, slot: usize) -> Four<D> {
+    pub(super) fn of_four<D: Dot>(&self, d: D, slot: usize) -> OfFour<D> {
         let Target::Bytes { rounding, .. } = self.target else { unreachable!("results are bytes") };
         let (mut multipliers, mut biases) = ([d.splat(0.0); 4], [d.splat(0.0); 4]);
         for index in 0..4 {
             multipliers[index] = d.splat(self.multipliers.f32()[slot + index]);
             biases[index] = d.splat(self.biases.f32()[slot + index]);
         }
-        Four { multipliers, biases, ends: Ends::new(d, rounding) }
+        OfFour { multipliers, biases, ends: Ends::new(d, rounding) }
     }
 
     /// Bytes held.
@@ -320,13 +320,13 @@ impl Output {
 }
 
 /// The constants of four channels.
-pub(super) struct Four<D: Dot> {
+pub(super) struct OfFour<D: Dot> {
     multipliers: [D::Floats; 4],
     biases: [D::Floats; 4],
     ends: Ends<D>,
 }
 
-impl<D: Dot> Four<D> {
+impl<D: Dot> OfFour<D> {
     /// Finishes sums of the same pixels: of each, the bytes of the four channels side by side.
     #[inline(always)]
     pub(super) fn bytes(&self, d: D, sums: [D::Ints; 4]) -> D::Ints {

@@ -194,7 +194,17 @@ mod tests {
     fn elements_keep_their_places() {
         for from in Layout::ALL {
             for to in Layout::ALL {
-                for extents in [[1, 1, 1], [7, 1, 1], [1, 5, 5], [3, 32, 32], [16, 4, 4], [33, 3, 17]] {
+                for extents in [
+                    [1, 1, 1],
+                    [7, 1, 1],
+                    [1, 5, 5],
+                    [3, 32, 32],
+                    [16, 4, 4],
+                    [33, 3, 17],
+                    [3, 40, 41],
+                    [2, 50, 50],
+                    [1500, 1, 3],
+                ] {
                     let input = TensorSpec::f32(batch_of(from).max(batch_of(to)), extents, from);
                     let output = input.with_layout(to);
                     let (operation, epilogue) = (Operation::Reorder, Epilogue::NONE);

@@ -366,7 +366,7 @@ unsafe fn two_quads(from: *const f32, places: *const u16) -> __m256 {
 unsafe fn two_fourfold(from: *const f32) -> __m256 {
     // SAFETY: by the caller's promise.
     unsafe {
-        let both = _mm256_castpd_ps(_mm256_castpd128_pd256(_mm_load_sd(from.cast())));
+        let both = _mm256_castsi256_ps(_mm256_castsi128_si256(_mm_loadl_epi64(from.cast())));
         _mm256_permutevar8x32_ps(both, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))
     }
 }

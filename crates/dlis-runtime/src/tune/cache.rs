@@ -13,7 +13,7 @@ const MAX_CACHE_BYTES: u64 = 64 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Timing {
     pub(super) ns: f64,
-    /// Whether measuring was given up, so that `ns` is but one run.
+    /// Whether measuring was given up as hopeless, so that `ns` is the faster of the first runs.
     pub(super) abandoned: bool,
 }
 

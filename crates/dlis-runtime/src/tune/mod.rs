@@ -1,8 +1,10 @@
 //! Measures kernels on this machine, one operation at a time, and remembers.
 
 mod cache;
+mod turns;
 mod whole;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,20 +15,13 @@ use dlis_formats::{DType, Weight};
 
 use self::cache::Timing;
 pub use self::cache::{TuneCache, TuneCacheError};
+use self::turns::{Outcome, in_turns};
 use crate::choose::Candidate;
 use crate::error::{PlanError, SessionError};
 use crate::lower::LoweredOp;
 
-/// A kernel whose first two runs take this many times as long as the fastest's is measured no further.
-const HOPELESS: f64 = 3.0;
-/// Nor is one whose fastest run, after so many rounds, took this many times as long as the fastest of all.
-const FAR: f64 = 1.4;
-const SIFTED_AFTER: usize = 5;
-/// Rounds, in each of which every kernel runs once: at most, and the time of a kernel after which none is added.
+/// Rounds, in each of which every kernel runs once, at most; and where weights are put out of the caches before each run.
 const MAX_ROUNDS: usize = 60;
-const ENOUGH_NS: u64 = 15_000_000;
-
-/// Rounds, at most, where weights are put out of the caches before each run.
 const MAX_COLD_ROUNDS: usize = 15;
 /// Bytes of weights from which that is worth its time; fewer come back while the first outputs are computed.
 const MANY_WEIGHT_BYTES: usize = 256 << 10;
@@ -82,7 +77,9 @@ pub(crate) struct Tuner<'a> {
 impl<'a> Tuner<'a> {
     pub(crate) fn new(backend: &'a dyn Backend, cache: &'a mut TuneCache, evictor: Option<Evictor>) -> Self {
         let (machine, version) = (backend.hardware().fingerprint(), env!("CARGO_PKG_VERSION"));
-        let key = format!("{machine}|{version}|{}|{}|{}", backend.name(), backend.threads(), backend.configuration());
+        // Times in turns are not those that kernels took one after the other.
+        let key =
+            format!("{machine}|{version}|turns|{}|{}|{}", backend.name(), backend.threads(), backend.configuration());
         Self { backend, cache, key, evictor, shares: 1 }
     }
 
@@ -112,49 +109,44 @@ impl<'a> Tuner<'a> {
         let cold = evictor.map_or(String::new(), |evictor| format!("|cold, {} bytes", size_of_val(&evictor.0[..])));
         let what = format!("{}{cold}", density(op));
         let mut expanded = None;
-        let mut fastest = f64::INFINITY;
+        let mut known = f64::INFINITY;
         let mut contenders: Vec<Contender<'_>> = Vec::new();
         for candidate in candidates {
             let spec = serde_json::to_string(&candidate.spec).unwrap_or_default();
             let key = format!("{}|{}|{spec}{what}", self.key, candidate.kernel.id());
             if let Some(&Timing { ns, abandoned }) = self.cache.timings.get(&key) {
                 (candidate.cost, candidate.abandoned) = (ns, abandoned);
-                fastest = fastest.min(ns);
+                known = known.min(ns);
                 continue;
             }
             if op.weight.as_ref().map(Weight::format) != candidate.spec.weight && expanded.is_none() {
                 expanded = op.converted(candidate.spec.weight);
             }
-            let own = op.weight.as_ref().filter(|weight| Some(weight.format()) == candidate.spec.weight);
-            let alone = Alone::new(self.backend, op, own.or(expanded.as_ref()), candidate, self.shares);
-            let mut contender = Contender::new(candidate, key, alone.map_err(|source| failed(op, candidate, source))?);
-            for _ in 0..2 {
-                contender.run(op, evictor)?;
-                fastest = fastest.min(contender.fastest() as f64);
-            }
-            contender.give_up_beyond(HOPELESS * fastest);
-            contender.candidate.abandoned = contender.alone.is_none();
-            contenders.push(contender);
+            contenders.push(Contender { candidate, key, alone: RefCell::new(None) });
         }
         let rounds = if evictor.is_some() { MAX_COLD_ROUNDS } else { MAX_ROUNDS };
-        for round in 0..rounds {
-            if round == SIFTED_AFTER {
-                let fastest = contenders.iter().map(Contender::fastest).min().unwrap_or(u64::MAX);
-                contenders.iter_mut().for_each(|contender| contender.give_up_beyond(FAR * fastest as f64));
-            }
-            // Where one is left, nothing is compared any more.
-            let running = contenders.iter().filter(|contender| contender.alone.is_some()).count();
-            let spent = contenders.iter().map(Contender::spent).max().unwrap_or(0);
-            if running == 0 || (round >= SIFTED_AFTER && (running == 1 || spent > ENOUGH_NS)) {
-                break;
-            }
-            for contender in &mut contenders {
-                contender.run(op, evictor)?;
-            }
-        }
-        for Contender { candidate, key, times, .. } in contenders {
-            candidate.cost = median(times);
-            self.cache.timings.insert(key, Timing { ns: candidate.cost, abandoned: candidate.abandoned });
+        // Each is prepared when it is its turn, and forgotten when it is given up: not all of their weights at once.
+        let run = |index: usize| {
+            let Contender { candidate, alone, .. } = &contenders[index];
+            let time = || {
+                let mut alone = alone.borrow_mut();
+                let alone = match &mut *alone {
+                    Some(alone) => alone,
+                    none => {
+                        let own = op.weight.as_ref().filter(|weight| Some(weight.format()) == candidate.spec.weight);
+                        let weight = own.or(expanded.as_ref());
+                        none.insert(Alone::new(self.backend, op, weight, candidate, self.shares)?)
+                    }
+                };
+                alone.run(evictor)
+            };
+            time().map_err(|source| failed(op, candidate, source))
+        };
+        let give_up = |index: usize| *contenders[index].alone.borrow_mut() = None;
+        let outcomes = in_turns((contenders.len(), rounds), known, run, give_up)?;
+        for (Contender { candidate, key, .. }, Outcome { ns, abandoned }) in contenders.into_iter().zip(outcomes) {
+            (candidate.cost, candidate.abandoned) = (ns, abandoned);
+            self.cache.timings.insert(key, Timing { ns, abandoned });
             self.cache.dirty = true;
         }
         Ok(())
@@ -165,44 +157,8 @@ impl<'a> Tuner<'a> {
 struct Contender<'a> {
     candidate: &'a mut Candidate,
     key: String,
-    /// Its program, as long as it may turn out to be the fastest.
-    alone: Option<Alone>,
-    /// What each run took, in ns.
-    times: Vec<u64>,
-}
-
-impl<'a> Contender<'a> {
-    fn new(candidate: &'a mut Candidate, key: String, alone: Alone) -> Self {
-        Self { candidate, key, alone: Some(alone), times: Vec::with_capacity(MAX_ROUNDS + 2) }
-    }
-
-    /// Runs it once, unless it was given up.
-    fn run(&mut self, op: &LoweredOp, evictor: Option<&Evictor>) -> Result<(), PlanError> {
-        if let Some(alone) = &mut self.alone {
-            self.times.push(alone.run(evictor).map_err(|source| failed(op, self.candidate, source))?);
-        }
-        Ok(())
-    }
-
-    fn fastest(&self) -> u64 {
-        self.times.iter().copied().min().unwrap_or(u64::MAX)
-    }
-
-    fn spent(&self) -> u64 {
-        self.times.iter().sum()
-    }
-
-    fn give_up_beyond(&mut self, ns: f64) {
-        if self.fastest() as f64 > ns {
-            self.alone = None;
-        }
-    }
-}
-
-/// The median of some times, none of which is too short for the clock's resolution.
-fn median(mut times: Vec<u64>) -> f64 {
-    times.sort_unstable();
-    times.get(times.len() / 2).map_or(f64::INFINITY, |&ns| ns.max(1) as f64)
+    /// Its program, as long as it runs.
+    alone: RefCell<Option<Alone>>,
 }
 
 /// What is reported where a candidate cannot be measured.

@@ -45,7 +45,8 @@ pub(super) fn prepare<D: Dot>(
     constants: Output,
     zero_point: u8,
 ) -> Option<Box<dyn Prepared>> {
-    if turned::suits(&conv, &specs[1], &constants) {
+    // Other levels are never asked, and need not be compiled.
+    if D::NEEDS_LIGHT && turned::suits(&conv, &specs[1], &constants) {
         return Some(Box::new(Turned::new(dot, conv, specs, values, constants, zero_point)?));
     }
     Some(Box::new(Light::new(dot, conv, specs, values, constants, zero_point)?))

@@ -22,7 +22,7 @@ use crate::tasks::Tasks;
 const PIXELS: usize = 64;
 /// Bytes from four inputs of a panel to the next four.
 const ROW: usize = 4 * PIXELS;
-/// Most steps of four inputs of a window, whose panel fills two thirds of a first-level cache.
+/// Most steps of four inputs of a window, whose panel is 32 KiB then: a first-level cache, or two thirds of one.
 const MAX_QUADS: usize = 128;
 
 /// A layer with weights in sets of one output channel each.
@@ -42,7 +42,7 @@ pub(super) struct Turned<D> {
     zero_point: u8,
 }
 
-/// Whether there are whole panels of pixels, few enough inputs, and nothing to add to results.
+/// Whether there is a panel of pixels at least, few enough inputs, and nothing to add to results.
 pub(super) fn suits(conv: &Conv2d, output: &TensorSpec, constants: &Output) -> bool {
     let quads = conv.in_channels.div_ceil(4).checked_mul(conv.window.taps());
     conv.groups == 1
@@ -134,7 +134,7 @@ impl<D: Dot> Prepared for Turned<D> {
             "scratch for all workers"
         );
         let workers = Disjoint::new(workers);
-        // A task is a band of whole panels and, where these are few, some of the channels, as each turns its pixels itself.
+        // A task is a band of about a panel or more and, where these are few, some of the channels: each turns its pixels itself.
         let panels = self.output.batch * self.output.pixels() / PIXELS;
         let wanted = if parallel.threads() == 1 { 1 } else { panels.min(8 * parallel.threads()) };
         let bands = self.source.bands(wanted);
@@ -295,7 +295,7 @@ impl<P: Dot> Tiles<'_, P> {
                 }
             }
             for four in (0..width).step_by(4) {
-                let finish = constants.four(d, channel + four);
+                let finish = constants.of_four(d, channel + four);
                 for row in 0..ROWS {
                     // SAFETY: as above; of channels beyond the last, whose results are not used, there is something too.
                     unsafe {
@@ -307,7 +307,7 @@ impl<P: Dot> Tiles<'_, P> {
             }
             for row in 0..ROWS {
                 let at = row * D::LANES;
-                let pixels = count.saturating_sub(at).min(D::LANES);
+                let pixels = (count - at).min(D::LANES);
                 let mut rows = [words.cast_const(); MAX_LANES];
                 for (index, place) in rows.iter_mut().enumerate().take(D::LANES) {
                     *place = words.wrapping_add((at + index) * bytes);

@@ -295,10 +295,10 @@ macro_rules! half {
                     let bytes = pack(x, ends.packed);
                     let (first, last) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
                     let (low, high) = (_mm_unpacklo_epi32(first, last), _mm_unpackhi_epi32(first, last));
-                    _mm_storel_pd(to_0.cast(), _mm_castsi128_pd(low));
-                    _mm_storeh_pd(to_1.cast(), _mm_castsi128_pd(low));
-                    _mm_storel_pd(to_2.cast(), _mm_castsi128_pd(high));
-                    _mm_storeh_pd(to_3.cast(), _mm_castsi128_pd(high));
+                    _mm_storel_epi64(to_0.cast(), low);
+                    store_upper(to_1, low);
+                    _mm_storel_epi64(to_2.cast(), high);
+                    store_upper(to_3, high);
                 }
             }
 
@@ -477,6 +477,18 @@ unsafe fn transpose(from: &[*const u8], offset: usize, to: *mut u8, stride: usiz
             unsafe { _mm256_storeu_si256(to.add((4 * half + index) * stride).cast(), column) };
         }
     }
+}
+
+/// Writes the upper eight bytes, wherever: the intrinsic for the purpose asks for the alignment of a number.
+///
+/// # Safety
+///
+/// Eight bytes must be writable.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn store_upper(to: *mut u8, bytes: __m128i) {
+    // SAFETY: by the caller's promise.
+    unsafe { to.cast::<i64>().write_unaligned(_mm_extract_epi64::<1>(bytes)) }
 }
 
 /// Numbers within 32 bits as bytes: of each half of the four vectors the four in their order. Packing saturates, so that
