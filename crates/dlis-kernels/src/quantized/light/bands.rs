@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
-use dlis_backend::TensorSpec;
+use dlis_backend::{AlignedBytes, Disjoint, Parallel, Scratch, TensorSpec};
 use dlis_model::Conv2d;
+
+use crate::tasks::Tasks;
 
 /// Most bytes of a copy, but for one of a single row of output: so many stay in a second-level cache.
 const MAX_COPY: usize = 128 << 10;
@@ -140,6 +142,40 @@ impl Source {
         let last_image = (image + bands.images).min(self.output.batch);
         let end = ((last_image - 1) * self.output.height) + (row + bands.rows).min(self.output.height);
         first * self.output.width..end * self.output.width
+    }
+
+    /// Calls `body(column, pixels, from, rest)` for each task. `from` is where the windows of the band's pixels lie: the input, or
+    /// a copy in the first bytes of a worker's scratch, of which `needed` are needed in all and `rest` is what follows.
+    ///
+    /// # Panics
+    ///
+    /// If the scratch is too small.
+    pub(super) fn for_each_task(
+        &self,
+        (tasks, bands): (Tasks, Bands),
+        (input, zero_point): (&[u8], u8),
+        (scratch, needed): (&mut Scratch<'_>, usize),
+        parallel: Parallel<'_>,
+        body: impl Fn(usize, Range<usize>, &[u8], &mut [u8]) + Sync,
+    ) {
+        let (_, row, workers) = scratch.bytes();
+        assert!(needed <= row && row * parallel.threads() <= workers.len(), "scratch for all workers");
+        let workers = Disjoint::new(workers);
+        parallel.for_each(tasks.len(), |worker, some| {
+            // SAFETY: no two calls with the same worker overlap in time, and every worker has its own row.
+            let scratch = unsafe { workers.slice(worker * row..(worker + 1) * row) };
+            let (copy, rest) = scratch.split_at_mut(AlignedBytes::round_up(self.scratch()));
+            let mut copied = None;
+            for task in some {
+                let (column, band) = tasks.at(task);
+                let pixels = self.pixels(bands, band);
+                if self.copied && copied != Some(band) {
+                    self.copy(input, &pixels, zero_point, copy);
+                    copied = Some(band);
+                }
+                body(column, pixels, if self.copied { copy } else { input }, rest);
+            }
+        });
     }
 
     /// Copies what the pixels of a band read.

@@ -11,7 +11,7 @@ mod turned;
 
 use std::ops::Range;
 
-use dlis_backend::{AlignedBytes, Disjoint, Footprint, Io, Parallel, Prepared, Scratch, TensorSpec};
+use dlis_backend::{AlignedBytes, Footprint, Io, Parallel, Prepared, Scratch, TensorSpec};
 use dlis_model::Conv2d;
 
 use self::bands::Source;
@@ -123,9 +123,6 @@ impl<D: Dot> Prepared for Light<D> {
             "tensors of the operation"
         );
         let tensors = Tensors::of(io, self.constants.has_residual());
-        let (_, row, workers) = scratch.bytes();
-        assert!(self.source.scratch() <= row && row * parallel.threads() <= workers.len(), "scratch for all workers");
-        let workers = Disjoint::new(workers);
         // A task is a band of pixels and a few blocks of a group. Enough tasks that a free worker finds one, few enough
         // that the weights are not read again and again.
         let blocks = self.slots / D::LANES;
@@ -138,27 +135,18 @@ impl<D: Dot> Prepared for Light<D> {
         let copies = if self.source.is_copied() { columns.div_ceil(parallel.threads()) } else { 1 };
         let input_bytes = input.spec().bytes().saturating_mul(copies);
         let tasks = Tasks::new(columns, self.source.count(bands), weight_bytes, input_bytes);
-        parallel.for_each(tasks.len(), |worker, some| {
-            // SAFETY: no two calls with the same worker overlap in time, and every worker has its own row.
-            let copy = unsafe { workers.slice(worker * row..(worker + 1) * row) };
-            let mut copied = None;
-            for task in some {
-                let (column, band) = tasks.at(task);
-                let pixels = self.source.pixels(bands, band);
-                if self.source.is_copied() && copied != Some(band) {
-                    self.source.copy(input.u8(), &pixels, self.zero_point, copy);
-                    copied = Some(band);
-                }
-                let first = column % columns_of_group * BLOCKS;
-                self.dot.vectorize(Task {
-                    layer: self,
-                    from: if self.source.is_copied() { copy } else { input.u8() },
-                    tensors: &tensors,
-                    group: column / columns_of_group,
-                    blocks: first..(first + BLOCKS).min(blocks),
-                    pixels,
-                });
-            }
+        let (source, input) = (&self.source, (input.u8(), self.zero_point));
+        let scratch = (scratch, AlignedBytes::round_up(source.scratch()));
+        source.for_each_task((tasks, bands), input, scratch, parallel, |column, pixels, from, _| {
+            let first = column % columns_of_group * BLOCKS;
+            self.dot.vectorize(Task {
+                layer: self,
+                from,
+                tensors: &tensors,
+                group: column / columns_of_group,
+                blocks: first..(first + BLOCKS).min(blocks),
+                pixels,
+            });
         });
     }
 }

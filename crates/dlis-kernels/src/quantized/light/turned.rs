@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use dlis_backend::{AlignedBytes, Disjoint, Footprint, Io, Parallel, Prepared, Scratch, TensorSpec};
+use dlis_backend::{AlignedBytes, Footprint, Io, Parallel, Prepared, Scratch, TensorSpec, static_range};
 use dlis_model::Conv2d;
 
 use super::super::output::{Output, Tensors};
@@ -127,13 +127,6 @@ impl<D: Dot> Prepared for Turned<D> {
             "tensors of the operation"
         );
         let tensors = Tensors::of(io, false);
-        let of_worker = self.scratch();
-        let (_, row, workers) = scratch.bytes();
-        assert!(
-            of_worker.iter().sum::<usize>() <= row && row * parallel.threads() <= workers.len(),
-            "scratch for all workers"
-        );
-        let workers = Disjoint::new(workers);
         // A task is a band of about a panel or more and, where these are few, some of the channels: each turns its pixels itself.
         let panels = self.output.batch * self.output.pixels() / PIXELS;
         let wanted = if parallel.threads() == 1 { 1 } else { panels.min(8 * parallel.threads()) };
@@ -142,28 +135,12 @@ impl<D: Dot> Prepared for Turned<D> {
         let most = self.output.channels.div_ceil(each);
         let columns = if parallel.threads() == 1 { 1 } else { (4 * parallel.threads()).div_ceil(wanted).min(most) };
         let tasks = Tasks::new(columns, self.source.count(bands), self.weight_bytes(), input.spec().bytes());
-        parallel.for_each(tasks.len(), |worker, some| {
-            // SAFETY: no two calls with the same worker overlap in time, and every worker has its own row.
-            let scratch = unsafe { workers.slice(worker * row..(worker + 1) * row) };
-            let (copy, scratch) = scratch.split_at_mut(of_worker[0]);
-            let mut copied = None;
-            for task in some {
-                let (column, band) = tasks.at(task);
-                let pixels = self.source.pixels(bands, band);
-                if self.source.is_copied() && copied != Some(band) {
-                    self.source.copy(input.u8(), &pixels, self.zero_point, copy);
-                    copied = Some(band);
-                }
-                let channels = dlis_backend::static_range(most, columns, column);
-                self.dot.vectorize(Task {
-                    layer: self,
-                    from: if self.source.is_copied() { copy } else { input.u8() },
-                    tensors: &tensors,
-                    channels: channels.start * each..(channels.end * each).min(self.output.channels),
-                    pixels,
-                    scratch: &mut *scratch,
-                });
-            }
+        let (source, input) = (&self.source, (input.u8(), self.zero_point));
+        let scratch = (scratch, self.scratch().iter().sum());
+        source.for_each_task((tasks, bands), input, scratch, parallel, |column, pixels, from, scratch| {
+            let channels = static_range(most, columns, column);
+            let channels = channels.start * each..(channels.end * each).min(self.output.channels);
+            self.dot.vectorize(Task { layer: self, from, tensors: &tensors, channels, pixels, scratch });
         });
     }
 }
