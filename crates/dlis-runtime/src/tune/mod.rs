@@ -15,7 +15,7 @@ use dlis_formats::{DType, Weight};
 
 use self::cache::Timing;
 pub use self::cache::{TuneCache, TuneCacheError};
-use self::turns::{Outcome, in_turns};
+use self::turns::in_turns;
 use crate::choose::Candidate;
 use crate::error::{PlanError, SessionError};
 use crate::lower::LoweredOp;
@@ -143,10 +143,10 @@ impl<'a> Tuner<'a> {
             time().map_err(|source| failed(op, candidate, source))
         };
         let give_up = |index: usize| *contenders[index].alone.borrow_mut() = None;
-        let outcomes = in_turns((contenders.len(), rounds), known, run, give_up)?;
-        for (Contender { candidate, key, .. }, Outcome { ns, abandoned }) in contenders.into_iter().zip(outcomes) {
-            (candidate.cost, candidate.abandoned) = (ns, abandoned);
-            self.cache.timings.insert(key, Timing { ns, abandoned });
+        let timings = in_turns((contenders.len(), rounds), known, run, give_up)?;
+        for (Contender { candidate, key, .. }, timing) in contenders.into_iter().zip(timings) {
+            (candidate.cost, candidate.abandoned) = (timing.ns, timing.abandoned);
+            self.cache.timings.insert(key, timing);
             self.cache.dirty = true;
         }
         Ok(())

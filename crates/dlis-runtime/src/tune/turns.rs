@@ -1,5 +1,7 @@
 //! Who runs when, and who is given up: what is measured is up to the caller.
 
+use super::cache::Timing;
+
 /// A contender whose first runs took this many times as long as the fastest's, or as what was measured before, is given up.
 const HOPELESS: f64 = 3.0;
 /// So is one whose fastest run, after so many rounds, took this many times as long as the fastest of all.
@@ -9,14 +11,6 @@ const SIFTED_AFTER: usize = 5;
 const FIRST_RUNS: usize = 2;
 /// The time of a contender after which no round is added.
 const ENOUGH_NS: u64 = 15_000_000;
-
-/// What was found out about a contender.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Outcome {
-    pub(super) ns: f64,
-    /// Whether it was hopeless, and `ns` is the faster of its first runs.
-    pub(super) abandoned: bool,
-}
 
 /// The runs of one contender.
 #[derive(Clone, Debug, Default)]
@@ -39,14 +33,15 @@ impl Contender {
     }
 }
 
-/// Runs `count` contenders in turns, `rounds` times at most after the first runs, and says what each took: the median of its runs. `known` is the
-/// least time of others that need not run. `run` is called with whose turn it is and returns ns; `give_up` with who runs no more.
+/// Runs `count` contenders in turns, `rounds` times at most after the first runs, and says what each took: the median of its
+/// runs. `known` is the least time of others that need not run. `run` is called with whose turn it is and returns ns;
+/// `give_up` with who runs no more.
 pub(super) fn in_turns<E>(
     (count, rounds): (usize, usize),
     known: f64,
     mut run: impl FnMut(usize) -> Result<u64, E>,
     mut give_up: impl FnMut(usize),
-) -> Result<Vec<Outcome>, E> {
+) -> Result<Vec<Timing>, E> {
     let mut contenders = vec![Contender::default(); count];
     let mut fastest = known;
     let mut give_up_beyond = |contenders: &mut [Contender], ns: f64, abandoned: bool| {
@@ -83,9 +78,9 @@ pub(super) fn in_turns<E>(
     let left = contenders.iter().filter(|contender| !contender.given_up).map(Contender::median);
     let least = left.reduce(f64::min).map_or(0.0, |best| FAR * best);
     let outcome = |contender: &Contender| match contender {
-        Contender { abandoned: true, .. } => Outcome { ns: contender.fastest().max(1.0), abandoned: true },
-        Contender { given_up: true, .. } => Outcome { ns: contender.median().max(least), abandoned: false },
-        _ => Outcome { ns: contender.median(), abandoned: false },
+        Contender { abandoned: true, .. } => Timing { ns: contender.fastest().max(1.0), abandoned: true },
+        Contender { given_up: true, .. } => Timing { ns: contender.median().max(least), abandoned: false },
+        _ => Timing { ns: contender.median(), abandoned: false },
     };
     Ok(contenders.iter().map(outcome).collect())
 }
@@ -94,8 +89,8 @@ pub(super) fn in_turns<E>(
 mod tests {
     use super::*;
 
-    /// Outcomes, and how often each ran; `time` is of a contender's run of some number.
-    fn race(count: usize, known: f64, time: impl Fn(usize, usize) -> u64) -> (Vec<Outcome>, Vec<usize>) {
+    /// Timings, and how often each ran; `time` is of a contender's run of some number.
+    fn race(count: usize, known: f64, time: impl Fn(usize, usize) -> u64) -> (Vec<Timing>, Vec<usize>) {
         let (mut runs, mut gone) = (vec![0; count], Vec::new());
         let run = |index: usize| {
             runs[index] += 1;
@@ -103,8 +98,7 @@ mod tests {
         };
         let outcomes = in_turns((count, 60), known, run, |index| gone.push(index)).unwrap();
         gone.sort_unstable();
-        gone.dedup();
-        assert!(gone.len() <= count);
+        assert!(gone.windows(2).all(|two| two[0] < two[1]), "none is given up twice: {gone:?}");
         (outcomes, runs)
     }
 
@@ -113,8 +107,8 @@ mod tests {
         // The slow one is first, so that nothing is known when it runs.
         let (outcomes, runs) = race(3, f64::INFINITY, |index, _| [9_000_000, 100_000, 110_000][index]);
         assert_eq!(runs, [2, 62, 62]);
-        assert_eq!(outcomes[0], Outcome { ns: 9e6, abandoned: true });
-        assert_eq!(outcomes[1], Outcome { ns: 1e5, abandoned: false });
+        assert_eq!(outcomes[0], Timing { ns: 9e6, abandoned: true });
+        assert_eq!(outcomes[1], Timing { ns: 1e5, abandoned: false });
     }
 
     #[test]
