@@ -14,6 +14,10 @@ const MOST_COLUMNS: isize = 3;
 const MOST_TAPS: usize = 1 << 10;
 /// Most elements of a channel's planes: places within them are stored in 16 bits.
 const MAX_CHANNEL: usize = 1 << 16;
+/// Most vectors of a plane whose rows are moved: sums are found in any of them.
+pub(super) const MOST_MOVED: usize = 2;
+/// Most lanes of such a plane times the vectors that each may take its sum from.
+const MOST_SOURCES: usize = MOST_LANES * MOST_MOVED;
 /// Most elements of all planes: an image that fits memory cannot be made to demand any amount of scratch by its padding.
 pub(super) const MAX_LEN: usize = 1 << 28;
 
@@ -43,15 +47,16 @@ impl Tap {
 pub(super) enum Shift {
     /// Each is that of the output so many columns before it on its line; what comes from beyond the line is zero.
     Columns(isize),
-    /// Each lane is the lane of this number; from the number of lanes on, zero.
-    Lanes([u32; MOST_LANES]),
+    /// `[vector][vector that it takes sums from][lane]`: each lane is the lane of this number; from the number of lanes on,
+    /// zero. Of several vectors that it may take its sum from, at most one has it.
+    Lanes([u32; MOST_SOURCES]),
 }
 
 /// The lines of an image's planes. Each is as long as a line of outputs and consists of whole vectors, so that these lie
 /// within cache lines: no padding comes between lines. Above and below are lines of zeros.
 ///
-/// Or a plane is one vector, or four elements, without any padding: then rows are moved as columns are. Or windows are of
-/// one pixel, and lines have no meaning.
+/// Or a plane is one vector, or two of at most eight lanes, or four elements, without any padding: then rows are moved as
+/// columns are. Or windows are of one pixel, and lines have no meaning.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     axes: [Axis; 2],
@@ -103,9 +108,11 @@ impl Lines {
         let whole = columns.output.is_multiple_of(lanes) && matches!(columns.output / lanes, 1 | 2 | 4 | 8);
         let whole = whole && columns.output / lanes <= most;
         let abreast = if pixels == QUAD && abreast { lanes / QUAD } else { 1 };
-        if !flat && !whole && pixels * abreast != lanes {
+        let moved = pixels * abreast;
+        let two = moved == 2 * lanes && moved * MOST_MOVED <= MOST_SOURCES && most >= MOST_MOVED;
+        if !flat && !whole && moved != lanes && !two {
             return Err(
-                "its lines are not one, two, four or, at most, eight vectors, nor its planes one, or four elements",
+                "its lines are not one, two, four or, at most, eight vectors, nor its planes one or two, or four elements",
             );
         }
         // What lies behind a plane's last column, or row where rows are moved as well, must be padding.
@@ -139,7 +146,7 @@ impl Lines {
         let mut taps = Vec::with_capacity(row_taps.len() * column_taps.len());
         for row in &row_taps {
             for column in &column_taps {
-                let shift = if moves_rows {
+                let shift = if moves_rows && (row.shift, column.shift) != (0, 0) {
                     Shift::Lanes(lanes_from([rows.output, columns.output], [row.shift, column.shift], lanes))
                 } else {
                     Shift::Columns(column.shift)
@@ -221,16 +228,20 @@ impl Lines {
     }
 }
 
-/// The lane that each lane of planes of these extents, one or several in a vector, takes its sum from, so many rows and
-/// columns further on.
-fn lanes_from(extents: [usize; 2], shift: [isize; 2], lanes: usize) -> [u32; MOST_LANES] {
+/// Where each lane of planes of these extents, one or several in a vector, or one in two, takes its sum from, so many rows
+/// and columns further on, as [`Shift::Lanes`] says.
+fn lanes_from(extents: [usize; 2], shift: [isize; 2], lanes: usize) -> [u32; MOST_SOURCES] {
     let [height, width] = extents;
-    std::array::from_fn(|lane| {
-        let plane = lane / (height * width) * (height * width);
-        let row = (lane % (height * width) / width).checked_add_signed(shift[0]).filter(|&row| row < height);
-        let column = (lane % width).checked_add_signed(shift[1]).filter(|&column| column < width);
-        let from = row.zip(column).map_or(lanes, |(row, column)| plane + row * width + column);
-        // Lanes that no vector of this level has are not read.
+    let vectors = (height * width).div_ceil(lanes);
+    std::array::from_fn(|index| {
+        let (to, of, lane) = (index / (lanes * vectors), index / lanes % vectors, index % lanes);
+        let output = to * lanes + lane;
+        let plane = output / (height * width) * (height * width);
+        let row = (output % (height * width) / width).checked_add_signed(shift[0]).filter(|&row| row < height);
+        let column = (output % width).checked_add_signed(shift[1]).filter(|&column| column < width);
+        let from = row.zip(column).map(|(row, column)| plane + row * width + column);
+        let from = from.filter(|from| from / lanes == of).map_or(lanes, |from| from % lanes);
+        // Vectors that there are not are not read.
         u32::try_from(from).unwrap_or(0)
     })
 }

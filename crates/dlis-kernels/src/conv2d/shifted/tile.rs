@@ -3,7 +3,7 @@
 
 use super::super::sparse::{QUAD, TALL};
 use super::entries::Entries;
-use super::layout::Shift;
+use super::layout::{MOST_MOVED, Shift};
 use crate::simd::Simd;
 
 /// Some rows of blocks, of one group, within a part of the input channels.
@@ -137,12 +137,8 @@ impl Rows<'_> {
             for (totals, mut moved) in totals.iter_mut().zip(sums) {
                 match shift {
                     Shift::Columns(columns) => move_columns::<S, V, L>(simd, *columns, &mut moved),
-                    Shift::Lanes(lanes) => {
-                        for sum in &mut moved {
-                            // SAFETY: there are as many numbers as the widest vector has lanes.
-                            *sum = unsafe { simd.permute(*sum, lanes.as_ptr()) };
-                        }
-                    }
+                    Shift::Lanes(lanes) if V <= MOST_MOVED => move_lanes(simd, lanes, &mut moved),
+                    Shift::Lanes(_) => unreachable!("rows are moved within two vectors"),
                 }
                 totals.iter_mut().zip(moved).for_each(|(total, sum)| *total = simd.add(*total, sum));
             }
@@ -278,6 +274,20 @@ fn together<S: Simd, const V: usize, const U: usize, const H: usize>(
         left -= left / 2;
     }
     sums[0]
+}
+
+/// Each sum becomes that in the lane of this number in one of the vectors, or zero.
+#[inline(always)]
+fn move_lanes<S: Simd, const V: usize>(simd: S, lanes: &[u32], sums: &mut [S::Vector; V]) {
+    let before = *sums;
+    assert!(lanes.len() >= V * V * S::LANES, "a lane of each vector for each lane");
+    for (to, sum) in sums.iter_mut().enumerate() {
+        for (of, &before) in before.iter().enumerate() {
+            // SAFETY: checked above.
+            let moved = unsafe { simd.permute(before, lanes.as_ptr().add((to * V + of) * S::LANES)) };
+            *sum = if of == 0 { moved } else { simd.add(*sum, moved) };
+        }
+    }
 }
 
 /// Each sum becomes that of the output so many columns further on in its line of `L` vectors, or zero.
