@@ -63,9 +63,10 @@ use dlis_backend::Kernel;
 /// Every kernel, those of one operation together.
 pub fn kernels() -> &'static [&'static dyn Kernel] {
     static ALL: LazyLock<Vec<&dyn Kernel>> = LazyLock::new(|| {
-        let others =
-            [linear::KERNELS, pool::KERNELS, elementwise::KERNELS, softmax::KERNELS, concat::KERNELS, reorder::KERNELS];
-        [conv2d::KERNELS.concat(), others.concat(), quantized::KERNELS.concat()].concat()
+        let pools = [pool::WINDOWS, pool::GLOBAL].concat();
+        let others = [elementwise::KERNELS, softmax::KERNELS, concat::KERNELS, reorder::KERNELS];
+        [conv2d::KERNELS.concat(), linear::KERNELS.to_vec(), pools, others.concat(), quantized::KERNELS.concat()]
+            .concat()
     });
     &ALL
 }

@@ -3,6 +3,8 @@
 //! A tensor is taken as `[outer, height, width, inner]`: planes of single values in NCHW, images of vectors of
 //! channels in NHWC, groups of images of such vectors where images are lanes. One loop nest then serves all.
 
+use std::marker::PhantomData;
+
 use dlis_backend::{
     Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch, Support,
 };
@@ -12,6 +14,7 @@ use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
 use crate::blocks::for_each_block;
 use crate::fold::{Order, folded};
+use crate::simd::{Simd, Work, at_every_level};
 
 /// What is made of the elements of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,123 +23,163 @@ enum Reduction {
     Mean { include_padding: bool },
 }
 
-/// `max_pool/f32/none/direct/portable`: NaN where the window has one, else the maximum of what is not
-/// padding.
+/// `max_pool/f32/none/direct`: NaN where the window has one, else the maximum of what is not padding.
 #[derive(Debug)]
-struct MaxPool;
+struct MaxPool<S> {
+    id: KernelId,
+    level: PhantomData<S>,
+}
 
-/// `avg_pool/f32/none/direct/portable`: the mean with or without the padding; 0 over nothing but
-/// padding.
+impl<S: Simd> MaxPool<S> {
+    const fn new() -> Self {
+        Self { id: KernelId::new("max_pool", "f32", "none", "direct", S::LEVEL.name()), level: PhantomData }
+    }
+}
+
+/// `avg_pool/f32/none/direct`: the mean with or without the padding; 0 over nothing but padding.
 #[derive(Debug)]
-struct AvgPool;
+struct AvgPool<S> {
+    id: KernelId,
+    level: PhantomData<S>,
+}
 
-fn prepare_window(
+impl<S: Simd> AvgPool<S> {
+    const fn new() -> Self {
+        Self { id: KernelId::new("avg_pool", "f32", "none", "direct", S::LEVEL.name()), level: PhantomData }
+    }
+}
+
+/// Whether a machine has a level.
+fn has<S: Simd>(hw: &Hardware) -> Support {
+    Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level")
+}
+
+fn prepare_window<S: Simd>(
     kernel: &dyn Kernel,
     op: &OpSpec,
     hw: &Hardware,
     reduction: Reduction,
 ) -> Result<Box<dyn Prepared>, PrepareError> {
     let support = kernel.support(op, hw);
-    match (op.operation, folded(op)) {
-        (Operation::MaxPool(pool) | Operation::AvgPool(pool), Some((order, folded))) if support.is_yes() => {
+    match (op.operation, folded(op), S::new(hw)) {
+        (Operation::MaxPool(pool) | Operation::AvgPool(pool), Some((order, folded)), Some(simd))
+            if support.is_yes() =>
+        {
             let axes = Axis::both(&pool.window, &op.inputs[0], &op.output);
             let inner = order.inner(folded.output.channels);
-            Ok(Box::new(PreparedPool { axes, inner, reduction }))
+            Ok(Box::new(PreparedPool { simd, axes, inner, reduction }))
         }
         _ => Err(accepts::unsupported(kernel, op, support)),
     }
 }
 
-impl Kernel for MaxPool {
+impl<S: Simd> Kernel for MaxPool<S> {
     fn id(&self) -> KernelId {
-        KernelId::new("max_pool", "f32", "none", "direct", "portable")
+        self.id.clone()
     }
 
-    fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
+    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
         let Operation::MaxPool(_) = op.operation else { return accepts::another_operation() };
-        Accepts::ANY_LAYOUT.check(op)
+        has::<S>(hw).and(|| Accepts::ANY_LAYOUT.check(op))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
-        0.3
+        0.3 + 0.02 * S::LANES as f32
     }
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        prepare_window(self, op, hw, Reduction::Max)
+        prepare_window::<S>(self, op, hw, Reduction::Max)
     }
 }
 
-impl Kernel for AvgPool {
+impl<S: Simd> Kernel for AvgPool<S> {
     fn id(&self) -> KernelId {
-        KernelId::new("avg_pool", "f32", "none", "direct", "portable")
+        self.id.clone()
     }
 
-    fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
+    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
         let Operation::AvgPool(_) = op.operation else { return accepts::another_operation() };
-        Accepts::ANY_LAYOUT.check(op)
+        has::<S>(hw).and(|| Accepts::ANY_LAYOUT.check(op))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
-        0.3
+        0.3 + 0.02 * S::LANES as f32
     }
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
         let include_padding = matches!(op.operation, Operation::AvgPool(pool) if pool.include_padding);
-        prepare_window(self, op, hw, Reduction::Mean { include_padding })
+        prepare_window::<S>(self, op, hw, Reduction::Mean { include_padding })
     }
 }
 
 #[derive(Debug)]
-struct PreparedPool {
+struct PreparedPool<S> {
+    simd: S,
     axes: [Axis; 2],
     inner: usize,
     reduction: Reduction,
 }
 
-impl Prepared for PreparedPool {
+impl<S: Simd> Prepared for PreparedPool<S> {
     fn footprint(&self, _threads: usize) -> Footprint {
         Footprint::default()
     }
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let input = io.input(0).f32();
-        let ([rows, columns], inner) = (&self.axes, self.inner);
+        let row = self.axes[1].output * self.inner;
+        parallel.for_each_row(io.output().f32(), row, |_, first, outputs| {
+            self.simd.vectorize(Rows { pool: self, input, first, outputs });
+        });
+    }
+}
+
+/// Neighbouring rows of the output, counted over all planes or images.
+struct Rows<'a, S> {
+    pool: &'a PreparedPool<S>,
+    input: &'a [f32],
+    first: usize,
+    outputs: &'a mut [f32],
+}
+
+impl<P: Simd> Work for Rows<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { pool: PreparedPool { axes: axes @ [rows, columns], inner, reduction, .. }, input, first, outputs } =
+            self;
         let (row_in, row_out) = (columns.input * inner, columns.output * inner);
-        if self.reduction == Reduction::Max && inner == 1 && self.axes.iter().all(is_halving) {
-            parallel.for_each_row(io.output().f32(), row_out, |_, first, outputs| {
-                for (index, output) in (first..).zip(outputs.chunks_mut(row_out)) {
-                    let (plane, y) = (index / rows.output, index % rows.output);
-                    let pair = &input[(plane * rows.input + 2 * y) * row_in..][..2 * row_in];
-                    max_of_squares(pair.split_at(row_in), output);
-                }
-            });
-            return;
-        }
-        parallel.for_each_row(io.output().f32(), row_out, |_, first, outputs| {
-            for (index, output) in (first..).zip(outputs.chunks_mut(row_out)) {
-                let (outer, y) = (index / rows.output, index % rows.output);
-                output.fill(if self.reduction == Reduction::Max { f32::NEG_INFINITY } else { 0.0 });
-                for ky in rows.taps(y) {
-                    let from = &input[(outer * rows.input + rows.source(y, ky)) * row_in..][..row_in];
-                    for kx in 0..columns.kernel {
-                        match self.reduction {
-                            Reduction::Max => add_tap(columns, inner, kx, from, output, max),
-                            Reduction::Mean { .. } => add_tap(columns, inner, kx, from, output, |sum, x| sum + x),
-                        }
-                    }
-                }
-                if let Reduction::Mean { include_padding } = self.reduction {
-                    for (x, pixel) in output.chunks_mut(inner).enumerate() {
-                        let taps = if include_padding {
-                            rows.kernel * columns.kernel
-                        } else {
-                            (rows.taps(y).len() * columns.taps(x).len()).max(1)
-                        };
-                        pixel.iter_mut().for_each(|sum| *sum /= taps as f32);
+        let halves = *reduction == Reduction::Max && *inner == 1 && axes.iter().all(is_halving);
+        for (index, output) in (first..).zip(outputs.chunks_exact_mut(row_out)) {
+            let (outer, y) = (index / rows.output, index % rows.output);
+            if halves {
+                let pair = &input[(outer * rows.input + 2 * y) * row_in..][..2 * row_in];
+                max_of_squares(simd, pair.split_at(row_in), output);
+                continue;
+            }
+            output.fill(if *reduction == Reduction::Max { f32::NEG_INFINITY } else { 0.0 });
+            for ky in rows.taps(y) {
+                let from = &input[(outer * rows.input + rows.source(y, ky)) * row_in..][..row_in];
+                for kx in 0..columns.kernel {
+                    match reduction {
+                        Reduction::Max if *inner >= S::LANES => max_tap(simd, columns, *inner, kx, from, output),
+                        Reduction::Max => add_tap(columns, *inner, kx, from, output, max),
+                        Reduction::Mean { .. } => add_tap(columns, *inner, kx, from, output, add),
                     }
                 }
             }
-        });
+            if let Reduction::Mean { include_padding } = reduction {
+                for (x, pixel) in output.chunks_mut(*inner).enumerate() {
+                    let taps = if *include_padding {
+                        rows.kernel * columns.kernel
+                    } else {
+                        (rows.taps(y).len() * columns.taps(x).len()).max(1)
+                    };
+                    pixel.iter_mut().for_each(|sum| *sum /= taps as f32);
+                }
+            }
+        }
     }
 }
 
@@ -147,18 +190,40 @@ fn is_halving(axis: &Axis) -> bool {
 
 /// The maxima of two by two elements of two rows.
 #[inline(always)]
-fn max_of_squares((above, below): (&[f32], &[f32]), output: &mut [f32]) {
-    let of_two = |from: &[f32; 8]| [0, 2, 4, 6].map(|at: usize| max(from[at], from[at + 1]));
-    let ((to, to_rest), (above_eights, _), (below_eights, _)) =
-        (output.as_chunks_mut::<4>(), above.as_chunks::<8>(), below.as_chunks::<8>());
-    let done = to.len() * 8;
-    for ((to, above), below) in to.iter_mut().zip(above_eights).zip(below_eights) {
-        let (above, below) = (of_two(above), of_two(below));
-        *to = std::array::from_fn(|lane| max(above[lane], below[lane]));
+fn max_of_squares<S: Simd>(simd: S, (above, below): (&[f32], &[f32]), output: &mut [f32]) {
+    let whole = output.len() - output.len() % S::LANES;
+    assert!(above.len().min(below.len()) >= 2 * output.len(), "a pair for each output");
+    for at in (0..whole).step_by(S::LANES) {
+        // SAFETY: there are two vectors of each row for one of outputs.
+        unsafe {
+            let (above, below) = (above.as_ptr().add(2 * at), below.as_ptr().add(2 * at));
+            let low = simd.greater(simd.load(above), simd.load(below));
+            let high = simd.greater(simd.load(above.add(S::LANES)), simd.load(below.add(S::LANES)));
+            let (even, odd) = simd.unzip(low, high);
+            simd.store(output.as_mut_ptr().add(at), simd.greater(even, odd));
+        }
     }
-    let pairs = above[done..].chunks(2).zip(below[done..].chunks(2));
-    for (to, (above, below)) in to_rest.iter_mut().zip(pairs) {
+    let pairs = above[2 * whole..].chunks(2).zip(below[2 * whole..].chunks(2));
+    for (to, (above, below)) in output[whole..].iter_mut().zip(pairs) {
         *to = max(max(above[0], above[1]), max(below[0], below[1]));
+    }
+}
+
+/// Takes vectors of the elements that a tap reads into those of a row of the output, whose pixels are of `inner` elements.
+#[inline(always)]
+fn max_tap<S: Simd>(simd: S, columns: &Axis, inner: usize, kx: usize, from: &[f32], output: &mut [f32]) {
+    let whole = inner - inner % S::LANES;
+    for x in columns.outputs(kx) {
+        let from = &from[columns.source(x, kx) * inner..][..inner];
+        let to = &mut output[x * inner..][..inner];
+        for at in (0..whole).step_by(S::LANES) {
+            // SAFETY: both have whole vectors up to there.
+            unsafe {
+                let larger = simd.greater(simd.load(to.as_ptr().add(at)), simd.load(from.as_ptr().add(at)));
+                simd.store(to.as_mut_ptr().add(at), larger);
+            }
+        }
+        to[whole..].iter_mut().zip(&from[whole..]).for_each(|(to, &from)| *to = max(*to, from));
     }
 }
 
@@ -166,6 +231,12 @@ fn max_of_squares((above, below): (&[f32], &[f32]), output: &mut [f32]) {
 #[inline(always)]
 fn max(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
+}
+
+/// The sum.
+#[inline(always)]
+fn add(a: f32, b: f32) -> f32 {
+    a + b
 }
 
 /// Takes what one tap of a row of the window reads into a row of the output, whose pixels are of `inner` elements.
@@ -270,7 +341,9 @@ impl Prepared for PreparedGlobal {
     }
 }
 
-pub(crate) static KERNELS: &[&dyn Kernel] = &[&MaxPool, &AvgPool, &GlobalAvgPool];
+/// Those of windows, at every level, and that of whole maps.
+pub(crate) static WINDOWS: &[&dyn Kernel] = at_every_level!(MaxPool(), AvgPool());
+pub(crate) static GLOBAL: &[&dyn Kernel] = &[&GlobalAvgPool];
 
 #[cfg(test)]
 mod tests {
@@ -278,7 +351,17 @@ mod tests {
     use dlis_model::{Pool, Window};
 
     use super::*;
-    use crate::testing::{at, batch_of, build, integers, run};
+    use crate::testing::{at, batch_of, build, integers};
+
+    /// The result, the same at every level that the machine has.
+    fn run(op: &OpSpec, data: &[f32]) -> Vec<f32> {
+        let able = WINDOWS.iter().filter(|kernel| kernel.support(op, &Hardware::detect()).is_yes());
+        let results = able.map(|kernel| crate::testing::run(*kernel, op, OpWeights::default(), &[data], None));
+        let results: Vec<Vec<f32>> = results.collect();
+        let same = |(a, b): (&f32, &f32)| a == b || (a.is_nan() && b.is_nan());
+        assert!(results.iter().all(|result| result.iter().zip(&results[0]).all(same)), "{op}: {results:?}");
+        results[0].clone()
+    }
 
     fn spec(operation: Operation, input: TensorSpec, [height, width]: [usize; 2]) -> OpSpec {
         let output = TensorSpec { height, width, ..input };
@@ -320,7 +403,7 @@ mod tests {
                     let op = spec(Operation::MaxPool(pool), input, plane);
                     let max = |values: Vec<f32>| values.into_iter().fold(f32::NEG_INFINITY, f32::max);
                     let expected = build(&op.output, |place| max(window_of(&input, &data, window, place)));
-                    assert_eq!(run(&MaxPool, &op, OpWeights::default(), &[&data], None), expected, "{op} {window:?}");
+                    assert_eq!(run(&op, &data), expected, "{op} {window:?}");
 
                     for include_padding in [false, true] {
                         let op = spec(Operation::AvgPool(Pool { window, include_padding }), input, plane);
@@ -329,11 +412,7 @@ mod tests {
                             let count = if include_padding { window.taps() } else { values.len().max(1) };
                             values.iter().sum::<f32>() / count as f32
                         });
-                        assert_eq!(
-                            run(&AvgPool, &op, OpWeights::default(), &[&data], None),
-                            expected,
-                            "{op} {window:?} {include_padding}"
-                        );
+                        assert_eq!(run(&op, &data), expected, "{op} {window:?} {include_padding}");
                     }
                 }
             }
@@ -351,7 +430,7 @@ mod tests {
             // Of the last image.
             let max = |image: &[f32]| {
                 let data = build(&input, |[_, _, y, x]| image[y * 4 + x]);
-                let output = run(&MaxPool, &op, OpWeights::default(), &[&data], None);
+                let output = run(&op, &data);
                 [0, 1, 2, 3].map(|pixel| at(&op.output, &output, [batch - 1, 0, pixel / 2, pixel % 2]))
             };
             let mut data = [-5.0; 16];
@@ -376,7 +455,11 @@ mod tests {
                     let pixels = (0..height * width).map(|i| at(&input, &data, [n, c, i / width, i % width]));
                     pixels.sum::<f32>() / (height * width) as f32
                 });
-                assert_eq!(run(&GlobalAvgPool, &op, OpWeights::default(), &[&data], None), expected, "{op} {layout}");
+                assert_eq!(
+                    crate::testing::run(&GlobalAvgPool, &op, OpWeights::default(), &[&data], None),
+                    expected,
+                    "{op} {layout}"
+                );
             }
         }
     }

@@ -61,6 +61,8 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     fn at_least(self, x: Self::Vector, bound: Self::Vector) -> Self::Vector;
     /// The smaller of `x` and `bound`, and `x` where it is NaN.
     fn at_most(self, x: Self::Vector, bound: Self::Vector) -> Self::Vector;
+    /// The larger of both, NaN where either is.
+    fn greater(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
     /// Hints that the line at `at` will be read soon. `at` need not be readable.
     fn prefetch(self, at: *const f32);
@@ -199,6 +201,17 @@ mod tests {
                 let y = simd.mul_add(x, simd.splat(2.0), simd.splat(1.0));
                 let y = simd.at_most(simd.at_least(simd.add(y, simd.splat(1.0)), simd.splat(0.0)), simd.splat(6.0));
                 simd.store(output.as_mut_ptr(), y);
+            }
+            let numbers = [0.0, -1.0, 7.5, f32::NEG_INFINITY, f32::INFINITY, f32::NAN];
+            for a in numbers {
+                for b in numbers {
+                    let expected = if a.is_nan() || b.is_nan() { f32::NAN } else { a.max(b) };
+                    let mut greater = vec![0.0; S::LANES];
+                    // SAFETY: it holds `LANES` elements.
+                    unsafe { simd.store(greater.as_mut_ptr(), simd.greater(simd.splat(a), simd.splat(b))) };
+                    let same = |x: &f32| *x == expected || (x.is_nan() && expected.is_nan());
+                    assert!(greater.iter().all(same), "{a} and {b}: {greater:?}");
+                }
             }
             // 1, -2, the least and the largest f16, infinity, NaN, 0 and -0.
             let halves: Vec<u16> = [0x3c00, 0xc000, 0x0001, 0x7bff, 0x7c00, 0x7e00, 0, 0x8000]

@@ -14,7 +14,7 @@ macro_rules! level {
         $set1:ident $fmadd:ident $add:ident $sub:ident $max:ident $min:ident $loadu:ident $storeu:ident,
         $load_halves:ident $widen:ident $extend:ident $multiply:ident $splat_int:ident $store_ints:ident,
         $and:ident $load_even:ident $quads:ident $fourfold:ident $load_where:ident $load_even_where:ident,
-        $shift_up:ident $shift_down:ident $even_of_two:ident $odd_of_two:ident $permute:ident $splat_half:ident
+        $shift_up:ident $shift_down:ident $even_of_two:ident $odd_of_two:ident $permute:ident $splat_half:ident $or_nan:ident
     ) => {
         #[doc = concat!("Proof that the machine has ", $features, ".")]
         #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,12 @@ macro_rules! level {
             fn at_most(self, x: $vector, bound: $vector) -> $vector {
                 // SAFETY: `self` proves the features. The instruction returns its second operand if either is NaN.
                 unsafe { $min(bound, x) }
+            }
+
+            #[inline(always)]
+            fn greater(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: `self` proves the features. As above, so that only NaN of `a` is lost.
+                unsafe { $or_nan($max(a, b), a) }
             }
 
             #[inline(always)]
@@ -446,12 +452,34 @@ unsafe fn even_of_some_of_thirty_two(from: *const f32, which: u32) -> __m512 {
     unsafe { even_of_two_sixteens(some_of_sixteen(from, which), some_of_sixteen(from.wrapping_add(16), which >> 16)) }
 }
 
+/// `x`, and `y` where that is NaN.
+///
+/// # Safety
+///
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn eight_or_nan(x: __m256, y: __m256) -> __m256 {
+    // SAFETY: by the caller's promise.
+    unsafe { _mm256_blendv_ps(x, y, _mm256_cmp_ps::<_CMP_UNORD_Q>(y, y)) }
+}
+
+/// The same.
+///
+/// # Safety
+///
+/// The machine has AVX-512 F.
+#[inline(always)]
+unsafe fn sixteen_or_nan(x: __m512, y: __m512) -> __m512 {
+    // SAFETY: by the caller's promise.
+    unsafe { _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(y, y), y) }
+}
+
 level!(
     Avx2, __m256, 8 of 16, "avx2,fma,f16c" = "avx2" && "fma" && "f16c",
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_sub_ps _mm256_max_ps _mm256_min_ps _mm256_loadu_ps _mm256_storeu_ps,
     _mm_loadu_si128 _mm256_cvtph_ps _mm256_cvtepu16_epi32 _mm256_mullo_epi32 _mm256_set1_epi32 _mm256_storeu_si256,
     _mm256_and_ps even_of_sixteen two_quads two_fourfold some_of_eight even_of_some_of_sixteen,
-    eight_shifted_up eight_shifted_down even_of_two_eights odd_of_two_eights permuted_eight _mm_set1_epi16
+    eight_shifted_up eight_shifted_down even_of_two_eights odd_of_two_eights permuted_eight _mm_set1_epi16 eight_or_nan
 );
 level!(
     Avx512, __m512, 16 of 32,
@@ -459,5 +487,5 @@ level!(
     _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_sub_ps _mm512_max_ps _mm512_min_ps _mm512_loadu_ps _mm512_storeu_ps,
     _mm256_loadu_si256 _mm512_cvtph_ps _mm512_cvtepu16_epi32 _mm512_mullo_epi32 _mm512_set1_epi32 _mm512_storeu_si512,
     _mm512_and_ps even_of_thirty_two four_quads four_fourfold some_of_sixteen even_of_some_of_thirty_two,
-    sixteen_shifted_up sixteen_shifted_down even_of_two_sixteens odd_of_two_sixteens permuted_sixteen _mm256_set1_epi16
+    sixteen_shifted_up sixteen_shifted_down even_of_two_sixteens odd_of_two_sixteens permuted_sixteen _mm256_set1_epi16 sixteen_or_nan
 );
