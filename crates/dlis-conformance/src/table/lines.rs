@@ -26,7 +26,7 @@ fn sizes() -> Vec<Case> {
     let heights = [(1..=9, 16), (1..=9, 8), (1..=5, 4), (1..=5, 32), (1..=3, 64)];
     let sizes = heights.into_iter().flat_map(|(heights, width)| heights.map(move |height| (height, width)));
     let same = sizes.map(|(h, w)| conv("3x3", [1, h, w], [3, 5], SAME));
-    let small = [(2, 2), (1, 4), (4, 1), (2, 4), (4, 2), (2, 8), (8, 2), (3, 4), (2, 3)];
+    let small = [(2, 2), (1, 4), (4, 1), (2, 4), (4, 2), (2, 8), (8, 2), (8, 1), (16, 1), (3, 4), (2, 3)];
     let small = small.into_iter().map(|(h, w)| conv("small 3x3", [1, h, w], [9, 6], SAME));
     let pointwise = [(2, 8), (3, 16), (5, 16), (7, 16), (2, 32), (6, 8), (4, 12), (1, 48)];
     let pointwise = pointwise.into_iter().map(|(h, w)| conv("1x1", [1, h, w], [7, 9], Window::square(1)));
