@@ -1,5 +1,7 @@
 //! Operations on each u8 element by itself: sums, activations, and the ways into and out of u8.
 
+use std::marker::PhantomData;
+
 use dlis_backend::{
     Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch,
     Support,
@@ -11,6 +13,7 @@ use super::accepts::{self as quantized, Accepts};
 use super::concat::Table;
 use super::rescale::{Rounding, multiplier};
 use crate::blocks::{BLOCK, for_each_block};
+use crate::simd::{Simd, Work, at_every_level};
 use crate::{accepts, support};
 
 /// `add/u8/none/direct/portable`.
@@ -21,9 +24,18 @@ struct Add;
 #[derive(Debug)]
 struct Activate;
 
-/// `quantize/f32/none/direct/portable`.
+/// `quantize/f32/none/direct`.
 #[derive(Debug)]
-struct Quantize;
+struct Quantize<S> {
+    id: KernelId,
+    level: PhantomData<S>,
+}
+
+impl<S: Simd> Quantize<S> {
+    const fn new() -> Self {
+        Self { id: KernelId::new("quantize", "f32", "none", "direct", S::LEVEL.name()), level: PhantomData }
+    }
+}
 
 /// `dequantize/u8/none/direct/portable`.
 #[derive(Debug)]
@@ -147,48 +159,70 @@ fn converts(op: &OpSpec, from: DType, to: DType) -> Support {
         .and(|| Support::when(op.extents_agree(), "the extents of its tensors do not fit together"))
 }
 
-impl Kernel for Quantize {
+impl<S: Simd> Kernel for Quantize<S> {
     fn id(&self) -> KernelId {
-        KernelId::new("quantize", "f32", "none", "direct", "portable")
+        self.id.clone()
     }
 
-    fn support(&self, op: &OpSpec, _hw: &Hardware) -> Support {
+    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
         let Operation::Quantize = op.operation else { return accepts::another_operation() };
-        converts(op, DType::F32, DType::U8)
+        Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level")
+            .and(|| converts(op, DType::F32, DType::U8))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
-        0.3
+        0.3 + 0.02 * S::LANES as f32
     }
 
     fn prepare(&self, op: &OpSpec, weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        match self.support(op, hw) {
-            Support::Yes => {
+        match (S::new(hw), self.support(op, hw)) {
+            (Some(simd), Support::Yes) => {
                 let output = quantized::output(self, weights)?;
-                Ok(Box::new(PreparedQuantize { scale: output.scale(), rounding: Rounding::new(output, None) }))
+                Ok(Box::new(PreparedQuantize { simd, scale: output.scale(), rounding: Rounding::new(output, None) }))
             }
-            no => Err(accepts::unsupported(self, op, no)),
+            (_, no) => Err(accepts::unsupported(self, op, no)),
         }
     }
 }
 
 #[derive(Debug)]
-struct PreparedQuantize {
+struct PreparedQuantize<S> {
+    simd: S,
     scale: f32,
     rounding: Rounding,
 }
 
-impl Prepared for PreparedQuantize {
+impl<S: Simd> Prepared for PreparedQuantize<S> {
     fn footprint(&self, _threads: usize) -> Footprint {
         Footprint::default()
     }
 
     fn run(&self, io: &mut Io<'_>, _scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let input = io.input(0).f32();
-        let Self { scale, rounding } = *self;
+        let Self { simd, scale, rounding } = *self;
         for_each_block(parallel, io.output().u8(), BLOCK, |elements, output| {
-            output.iter_mut().zip(&input[elements]).for_each(|(to, x)| *to = rounding.round(x / scale));
+            simd.vectorize(ToBytes { input: &input[elements], output, scale, rounding });
         });
+    }
+}
+
+/// Neighbouring elements that become bytes.
+struct ToBytes<'a> {
+    input: &'a [f32],
+    output: &'a mut [u8],
+    scale: f32,
+    rounding: Rounding,
+}
+
+impl Work for ToBytes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        // A plain loop, of which the compiler makes the level's vectors.
+        for (to, x) in self.output.iter_mut().zip(self.input) {
+            *to = self.rounding.round(x / self.scale);
+        }
     }
 }
 
@@ -234,4 +268,6 @@ impl Prepared for PreparedDequantize {
     }
 }
 
-pub(super) static KERNELS: &[&dyn Kernel] = &[&Add, &Activate, &Quantize, &Dequantize];
+pub(super) static KERNELS: &[&dyn Kernel] = &[&Add, &Activate, &Dequantize];
+/// The way into u8, at every level.
+pub(super) static QUANTIZE: &[&dyn Kernel] = at_every_level!(Quantize());

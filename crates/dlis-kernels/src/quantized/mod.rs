@@ -40,6 +40,7 @@ pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[
     depthwise::KERNELS,
     pool::KERNELS,
     elementwise::KERNELS,
+    elementwise::QUANTIZE,
     concat::KERNELS,
     reorder::KERNELS,
 ];

@@ -4,7 +4,7 @@ use dlis_formats::Quantization;
 use dlis_model::Activation;
 
 /// Adding it to a float of at most 2^22 leaves no bits for a fraction, so that the sum is rounded to a whole
-/// number as all sums are, ties to even.
+/// number as all sums are, ties to even; and that many more than its own the sum's bits are then, as a number.
 const WHOLE: f32 = 12_582_912.0;
 
 /// The nearest float.
@@ -57,8 +57,9 @@ impl Rounding {
         let v = if v.is_nan() { 0.0 } else { v };
         let v = if v < self.low { self.low } else { v };
         let v = if v > self.high { self.high } else { v };
+        let whole = (v + WHOLE).to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a byte")]
-        let byte = (((v + WHOLE) - WHOLE) as i32 + self.zero_point) as u8;
+        let byte = (whole + self.zero_point) as u8;
         byte
     }
 }
