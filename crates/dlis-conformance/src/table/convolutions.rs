@@ -124,6 +124,12 @@ fn groups() -> Vec<Case> {
             Window { stride: [1, 2], ..Window::square(3) },
         );
     }
+    // Small maps, whose rows are few or short, of more channels than a task takes.
+    for ([n, h, w], channels) in
+        [([1, 4, 4], 72), ([2, 8, 3], 16), ([3, 2, 2], 136), ([1, 6, 1], 8), ([1, 12, 4], 64), ([2, 4, 5], 32)]
+    {
+        each(&format!("depthwise 3x3, small, {n}x{channels}x{h}x{w}"), [n, h, w], channels, SAME);
+    }
     // Rows that are walked in several strips, and windows of which rows, or all, lie in the padding.
     for stride in [1, 2] {
         let window = Window::square(3).with_padding(3).with_stride(stride);

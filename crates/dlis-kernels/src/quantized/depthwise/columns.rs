@@ -41,7 +41,19 @@ pub(super) struct Rows<'a, D> {
 }
 
 /// The weights of a vector of channels: of each column the pair and the half of one.
-type Weights<D> = [[<D as Dot>::Ints; 2]; SIDE];
+pub(super) type Weights<D> = [[<D as Dot>::Ints; 2]; SIDE];
+
+/// Those of the channels from this one on, a whole vector.
+#[inline(always)]
+pub(super) fn weights_of<D: Dot, P>(d: D, prepared: &PreparedDepthwise<P>, channel: usize) -> Weights<D> {
+    let of_vector = &prepared.weights.as_slice()[channel * BYTES..][..D::LANES * BYTES];
+    let mut weights: Weights<D> = [[d.splat_int(0); 2]; SIDE];
+    for (index, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
+        // SAFETY: a vector of channels has six vectors of weights.
+        *weights = unsafe { d.ints(of_vector.as_ptr().cast::<i32>().add(index * D::LANES)) };
+    }
+    weights
+}
 
 impl<P: Dot> DotWork for Rows<'_, P> {
     type Output = ();
@@ -66,13 +78,8 @@ impl<P: Dot> Rows<'_, P> {
     /// Computes one vector of channels of a row.
     #[inline(always)]
     fn row<D: Dot, const STRIDE: usize>(&self, d: D, channel: usize, row: usize) {
-        let PreparedDepthwise { to, weights, output, .. } = self.prepared;
-        let of_vector = &weights.as_slice()[channel * BYTES..][..D::LANES * BYTES];
-        let mut weights: Weights<D> = [[d.splat_int(0); 2]; SIDE];
-        for (index, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
-            // SAFETY: a vector of channels has six vectors of weights.
-            *weights = unsafe { d.ints(of_vector.as_ptr().cast::<i32>().add(index * D::LANES)) };
-        }
+        let PreparedDepthwise { to, output, .. } = self.prepared;
+        let weights = weights_of(d, self.prepared, channel);
         let mut waiting = Waiting {
             lines: Lines::new(self.prepared, self.input, (channel, D::LANES), row),
             // SAFETY: there are constants for each channel, and these are whole vectors.
@@ -179,6 +186,6 @@ impl<D: Dot> Waiting<'_, D> {
 
 /// `sums` and a column's products.
 #[inline(always)]
-fn dot<D: Dot>(d: D, sums: D::Ints, [pair, lone]: [D::Ints; 2], weights: [D::Ints; 2]) -> D::Ints {
+pub(super) fn dot<D: Dot>(d: D, sums: D::Ints, [pair, lone]: [D::Ints; 2], weights: [D::Ints; 2]) -> D::Ints {
     d.dot_pairs(d.dot_pairs(sums, pair, weights[0]), lone, weights[1])
 }

@@ -4,6 +4,7 @@
 mod columns;
 mod lines;
 mod sliding;
+mod strips;
 
 use dlis_backend::{
     AlignedBytes, Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared,
@@ -65,7 +66,7 @@ impl<D: Dot> Kernel for Depthwise<D> {
         let padded = channels.next_multiple_of(D::LANES);
         let walk = Walk::of::<D>(&conv, &op.inputs[0], &op.output);
         let bytes = match walk {
-            Walk::Columns => columns::BYTES,
+            Walk::Columns | Walk::Strips => columns::BYTES,
             Walk::Sliding => sliding::BYTES,
             Walk::Pixels => bytes_per_lane(taps),
         };
@@ -73,7 +74,7 @@ impl<D: Dot> Kernel for Depthwise<D> {
         for (index, &value) in values.iter().enumerate() {
             let (channel, tap) = (index / taps, index % taps);
             let place = match walk {
-                Walk::Columns => {
+                Walk::Columns | Walk::Strips => {
                     let place = 2 * columns::place::<D>(channel, tap);
                     packed.as_mut_slice()[place..place + 2].copy_from_slice(&i16::from(value).to_ne_bytes());
                     continue;
@@ -84,7 +85,7 @@ impl<D: Dot> Kernel for Depthwise<D> {
             packed.as_mut_slice()[place] = value.cast_unsigned();
         }
         let sums: Vec<i32> = values.chunks(taps).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
-        let offset = if walk == Walk::Columns { 0 } else { D::OFFSET };
+        let offset = if matches!(walk, Walk::Columns | Walk::Strips) { 0 } else { D::OFFSET };
         let rows = Rows { scales: &scales, sums: &sums, offset };
         let output = Output::new(self, op, weights, rows, padded, |channel| channel)?;
         let mut padding = AlignedBytes::zeroed(channels);
@@ -112,6 +113,8 @@ const fn place<D: Dot>(taps: usize, channel: usize, tap: usize) -> usize {
 enum Walk {
     /// As `columns` says.
     Columns,
+    /// As `strips` says.
+    Strips,
     /// As `sliding` says.
     Sliding,
     /// A few neighbouring pixels at a time, by a table of what each tap reads.
@@ -120,7 +123,9 @@ enum Walk {
 
 impl Walk {
     fn of<D: Dot>(conv: &Conv2d, from: &TensorSpec, to: &TensorSpec) -> Self {
-        if columns::suits::<D>(conv, from) {
+        if strips::suits::<D>(conv, from, to) {
+            Self::Strips
+        } else if columns::suits::<D>(conv, from) {
             Self::Columns
         } else if sliding::slides::<D>(conv, from, to) {
             Self::Sliding
@@ -157,18 +162,21 @@ impl<D: Dot> Prepared for PreparedDepthwise<D> {
             "tensors of the operation"
         );
         let tensors = Tensors::of(io, self.output.has_residual());
-        parallel.for_each(self.to.batch * self.to.height, |_, rows| {
-            let (prepared, input, tensors) = (self, input.u8(), &tensors);
-            match self.walk {
-                Walk::Columns => self.dot.vectorize(columns::Rows { prepared, input, tensors, rows }),
-                Walk::Sliding => self.dot.vectorize(sliding::Rows { prepared, input, tensors, rows }),
-                Walk::Pixels => {
-                    for row in rows {
-                        self.dot.vectorize(Row { prepared, input, tensors, row });
-                    }
+        let (prepared, input, tensors, rows) = (self, input.u8(), &tensors, self.to.batch * self.to.height);
+        match self.walk {
+            Walk::Strips => strips::run(self, input, tensors, parallel),
+            Walk::Columns => parallel.for_each(rows, |_, rows| {
+                self.dot.vectorize(columns::Rows { prepared, input, tensors, rows });
+            }),
+            Walk::Sliding => parallel.for_each(rows, |_, rows| {
+                self.dot.vectorize(sliding::Rows { prepared, input, tensors, rows });
+            }),
+            Walk::Pixels => parallel.for_each(rows, |_, rows| {
+                for row in rows {
+                    self.dot.vectorize(Row { prepared, input, tensors, row });
                 }
-            }
-        });
+            }),
+        }
     }
 }
 
