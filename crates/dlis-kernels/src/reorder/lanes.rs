@@ -2,7 +2,7 @@
 
 use dlis_backend::{Disjoint, Layout, Parallel, TensorSpec};
 
-use super::square::{SQUARE, columns};
+use super::square::{Element as _, SQUARE};
 
 const LANES: usize = Layout::LANES;
 
@@ -139,7 +139,7 @@ fn transpose(from: &Tile, to: &mut Tile) {
     for (top, rows) in from.as_chunks::<SQUARE>().0.iter().enumerate() {
         for (left, to) in to.as_chunks_mut::<SQUARE>().0.iter_mut().enumerate() {
             let square = rows.map(|row| row.as_chunks().0[left]);
-            for (row, column) in to.iter_mut().zip(columns(square)) {
+            for (row, column) in to.iter_mut().zip(f32::columns(square)) {
                 row.as_chunks_mut().0[top] = column;
             }
         }

@@ -10,6 +10,7 @@ use dlis_backend::{
 };
 use dlis_hw::Hardware;
 use lanes::Lanes;
+use square::{Element, SQUARE};
 
 use crate::accepts::{self, Accepts};
 use crate::blocks::{BLOCK, for_each_block};
@@ -18,9 +19,6 @@ use crate::support;
 /// Rows and columns transposed together: one cache line of floats, so that every line that is read or
 /// written is used up while it is in the first-level cache.
 const TILE: usize = 16;
-
-/// Rows and columns of what is transposed in registers.
-const SQUARE: usize = 4;
 
 /// `reorder/f32/none/transpose/portable`.
 #[derive(Debug)]
@@ -109,7 +107,7 @@ impl Transposition {
         Self { shape, tile }
     }
 
-    pub(crate) fn run<T: Copy + Send + Sync>(&self, input: &[T], output: &mut [T], parallel: Parallel<'_>) {
+    pub(crate) fn run<T: Element>(&self, input: &[T], output: &mut [T], parallel: Parallel<'_>) {
         let Some([rows, columns]) = self.shape else {
             for_each_block(parallel, output, BLOCK, |elements, output| output.copy_from_slice(&input[elements]));
             return;
@@ -154,15 +152,20 @@ fn interleave<T: Copy, const COLUMNS: usize>(input: &[T], rows: usize, first: us
 
 /// Fills these columns of a few rows of the output. Rows of the input lie `rows` elements apart.
 #[inline(always)]
-fn transpose_lines<T: Copy>(input: &[T], rows: usize, output: &mut [T], columns: usize, tile: std::ops::Range<usize>) {
+fn transpose_lines<T: Element>(
+    input: &[T],
+    rows: usize,
+    output: &mut [T],
+    columns: usize,
+    tile: std::ops::Range<usize>,
+) {
     let mut column = tile.start;
     if output.len() == SQUARE * columns {
-        // Squares, which the compiler turns in registers.
+        // Squares, which have a way of their own.
         while column + SQUARE <= tile.end {
             let Some(from) = square(input, column, rows) else { break };
-            for line in 0..SQUARE {
-                let to = &mut output[line * columns + column..][..SQUARE];
-                to.copy_from_slice(&[from[0][line], from[1][line], from[2][line], from[3][line]]);
+            for (line, turned) in T::columns(from).into_iter().enumerate() {
+                output[line * columns + column..][..SQUARE].copy_from_slice(&turned);
             }
             column += SQUARE;
         }
