@@ -63,10 +63,9 @@ use dlis_backend::Kernel;
 /// Every kernel, those of one operation together.
 pub fn kernels() -> &'static [&'static dyn Kernel] {
     static ALL: LazyLock<Vec<&dyn Kernel>> = LazyLock::new(|| {
-        let pools = [pool::WINDOWS, pool::GLOBAL].concat();
         let others = [elementwise::KERNELS, softmax::KERNELS, concat::KERNELS, reorder::KERNELS];
-        [conv2d::KERNELS.concat(), linear::KERNELS.to_vec(), pools, others.concat(), quantized::KERNELS.concat()]
-            .concat()
+        let pools = [&[linear::KERNELS], pool::KERNELS].concat();
+        [conv2d::KERNELS.concat(), pools.concat(), others.concat(), quantized::KERNELS.concat()].concat()
     });
     &ALL
 }

@@ -341,9 +341,8 @@ impl Prepared for PreparedGlobal {
     }
 }
 
-/// Those of windows, at every level, and that of whole maps.
-pub(crate) static WINDOWS: &[&dyn Kernel] = at_every_level!(MaxPool(), AvgPool());
-pub(crate) static GLOBAL: &[&dyn Kernel] = &[&GlobalAvgPool];
+/// Those of windows, at every level, then that of whole maps.
+pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[at_every_level!(MaxPool(), AvgPool()), &[&GlobalAvgPool]];
 
 #[cfg(test)]
 mod tests {
@@ -351,16 +350,17 @@ mod tests {
     use dlis_model::{Pool, Window};
 
     use super::*;
-    use crate::testing::{at, batch_of, build, integers};
+    use crate::testing::{at, batch_of, build, integers, run};
 
-    /// The result, the same at every level that the machine has.
-    fn run(op: &OpSpec, data: &[f32]) -> Vec<f32> {
-        let able = WINDOWS.iter().filter(|kernel| kernel.support(op, &Hardware::detect()).is_yes());
-        let results = able.map(|kernel| crate::testing::run(*kernel, op, OpWeights::default(), &[data], None));
-        let results: Vec<Vec<f32>> = results.collect();
-        let same = |(a, b): (&f32, &f32)| a == b || (a.is_nan() && b.is_nan());
-        assert!(results.iter().all(|result| result.iter().zip(&results[0]).all(same)), "{op}: {results:?}");
-        results[0].clone()
+    /// Checks the result at every level that the machine has.
+    fn check(op: &OpSpec, data: &[f32], expected: &[f32]) {
+        let hw = Hardware::detect();
+        for kernel in KERNELS.concat().iter().filter(|kernel| kernel.support(op, &hw).is_yes()) {
+            let found = run(*kernel, op, OpWeights::default(), &[data], None);
+            let same = |(a, b): (&f32, &f32)| a == b || (a.is_nan() && b.is_nan());
+            let differs = found.iter().zip(expected).position(|pair| !same(pair));
+            assert_eq!(differs, None, "{}: {op}: {found:?} and not {expected:?}", kernel.id());
+        }
     }
 
     fn spec(operation: Operation, input: TensorSpec, [height, width]: [usize; 2]) -> OpSpec {
@@ -395,15 +395,27 @@ mod tests {
         ];
         for layout in Layout::ALL {
             for window in windows {
-                for [channels, height, width] in [[3, 4, 4], [1, 5, 7], [9, 8, 3], [2, 1, 1]] {
+                for [channels, height, width] in [[3, 4, 4], [1, 5, 7], [9, 8, 3], [2, 1, 1], [2, 4, 71], [35, 2, 2]] {
                     let input = TensorSpec::f32(batch_of(layout), [channels, height, width], layout);
                     let Some(plane) = window.output([height, width]) else { continue };
                     let data = integers(input.elements(), 1);
                     let pool = Pool { window, include_padding: false };
                     let op = spec(Operation::MaxPool(pool), input, plane);
-                    let max = |values: Vec<f32>| values.into_iter().fold(f32::NEG_INFINITY, f32::max);
-                    let expected = build(&op.output, |place| max(window_of(&input, &data, window, place)));
-                    assert_eq!(run(&op, &data), expected, "{op} {window:?}");
+                    let max = |values: Vec<f32>| match values.iter().find(|x| x.is_nan()) {
+                        Some(&nan) => nan,
+                        None => values.into_iter().fold(f32::NEG_INFINITY, f32::max),
+                    };
+                    let special = |(index, &x): (usize, &f32)| match index % 13 {
+                        3 => f32::NAN,
+                        7 => f32::INFINITY,
+                        8 => f32::NEG_INFINITY,
+                        _ => x,
+                    };
+                    let specials: Vec<f32> = data.iter().enumerate().map(special).collect();
+                    for data in [&data, &specials] {
+                        let expected = build(&op.output, |place| max(window_of(&input, data, window, place)));
+                        check(&op, data, &expected);
+                    }
 
                     for include_padding in [false, true] {
                         let op = spec(Operation::AvgPool(Pool { window, include_padding }), input, plane);
@@ -412,7 +424,7 @@ mod tests {
                             let count = if include_padding { window.taps() } else { values.len().max(1) };
                             values.iter().sum::<f32>() / count as f32
                         });
-                        assert_eq!(run(&op, &data), expected, "{op} {window:?} {include_padding}");
+                        check(&op, &data, &expected);
                     }
                 }
             }
@@ -427,20 +439,17 @@ mod tests {
             let batch = if layout == Layout::Nhwc16n { Layout::LANES } else { 1 };
             let input = TensorSpec::f32(batch, [1, 4, 4], layout);
             let op = spec(Operation::MaxPool(pool), input, [2, 2]);
-            // Of the last image.
-            let max = |image: &[f32]| {
+            let max_is = |image: &[f32], expected: [f32; 4]| {
                 let data = build(&input, |[_, _, y, x]| image[y * 4 + x]);
-                let output = run(&op, &data);
-                [0, 1, 2, 3].map(|pixel| at(&op.output, &output, [batch - 1, 0, pixel / 2, pixel % 2]))
+                check(&op, &data, &build(&op.output, |[_, _, y, x]| expected[y * 2 + x]));
             };
             let mut data = [-5.0; 16];
-            assert_eq!(max(&data), [-5.0; 4]);
+            max_is(&data, [-5.0; 4]);
             data[0] = f32::NEG_INFINITY;
             data[15] = f32::INFINITY;
-            assert_eq!(max(&data), [-5.0, -5.0, -5.0, f32::INFINITY]);
+            max_is(&data, [-5.0, -5.0, -5.0, f32::INFINITY]);
             data[0] = f32::NAN;
-            let output = max(&data);
-            assert!(output[0].is_nan() && output[1..].iter().all(|x| !x.is_nan()), "{output:?}");
+            max_is(&data, [f32::NAN, -5.0, -5.0, f32::INFINITY]);
         }
     }
 
@@ -455,11 +464,7 @@ mod tests {
                     let pixels = (0..height * width).map(|i| at(&input, &data, [n, c, i / width, i % width]));
                     pixels.sum::<f32>() / (height * width) as f32
                 });
-                assert_eq!(
-                    crate::testing::run(&GlobalAvgPool, &op, OpWeights::default(), &[&data], None),
-                    expected,
-                    "{op} {layout}"
-                );
+                assert_eq!(run(&GlobalAvgPool, &op, OpWeights::default(), &[&data], None), expected, "{op} {layout}");
             }
         }
     }

@@ -43,6 +43,7 @@ fn pooling() -> Vec<Case> {
     let square = Window::square;
     let windows = [
         ("2x2 stride 2", [1, 3, 8, 8], square(2).with_stride(2)),
+        ("2x2 stride 2 of long lines", [1, 2, 4, 71], square(2).with_stride(2)),
         ("2x2 stride 2 on odd sizes", [2, 5, 7, 9], square(2).with_stride(2)),
         ("3x3 stride 2 padded", [1, 17, 7, 8], square(3).with_stride(2).with_padding(1)),
         ("3x3 stride 1 padded", [1, 9, 5, 5], square(3).with_padding(1)),

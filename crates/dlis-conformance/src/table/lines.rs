@@ -1,5 +1,5 @@
-//! Maps whose lines are whole vectors of some SIMD level, or that are one vector altogether, and their neighbours that
-//! are not.
+//! Maps whose lines are whole vectors of some SIMD level, or that are one vector or two altogether, and their neighbours
+//! that are not.
 
 use dlis_backend::Operation;
 use dlis_model::{Activation, Conv2d, Window};

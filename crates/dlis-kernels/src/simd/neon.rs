@@ -63,14 +63,15 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn greater(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        self.at_least(a, b)
-    }
-
-    #[inline(always)]
     fn at_most(self, x: float32x4_t, bound: float32x4_t) -> float32x4_t {
         // SAFETY: `self` proves the feature. The instruction returns NaN if either is.
         unsafe { vminq_f32(x, bound) }
+    }
+
+    #[inline(always)]
+    fn greater(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves the feature. The instruction returns NaN if either is.
+        unsafe { vmaxq_f32(a, b) }
     }
 
     #[inline(always)]

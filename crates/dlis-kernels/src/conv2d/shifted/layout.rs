@@ -112,7 +112,7 @@ impl Lines {
         let two = moved == 2 * lanes && moved * MOST_MOVED <= MOST_SOURCES && most >= MOST_MOVED;
         if !flat && !whole && moved != lanes && !two {
             return Err(
-                "its lines are not one, two, four or, at most, eight vectors, nor its planes one or two, or four elements",
+                "its lines are not one, two, four or eight vectors, nor its planes one or two, or four elements",
             );
         }
         // What lies behind a plane's last column, or row where rows are moved as well, must be padding.

@@ -10,9 +10,9 @@
 //!
 //! so that the inner sums are taken of vectors as they lie, and what is moved by a column are they: once for each tap
 //! column, not once for each weight. Rows are whole vectors then, and need no padding but lines of zeros above and below.
-//! Maps that are one vector, or two of eight lanes, have no padding at all: their sums are moved by rows and columns with
-//! permutations, and a weight of any tap reads the very same vectors. The image is used as it is. Of maps of four outputs a vector has the
-//! sums of two or four weights abreast.
+//! Maps that are one vector, or two of at most eight lanes, have no padding at all: their sums are moved by rows and columns
+//! with permutations, and a weight of any tap reads the very same vectors. The image is used as it is. Of maps of four outputs
+//! a vector has the sums of two or four weights abreast.
 //!
 //! ```text
 //! for each tile of at most 16 vectors of outputs
@@ -302,8 +302,8 @@ impl<P: Simd> Work for Tile<'_, P> {
                 let (segment, count) = (entries.segment(&group, part), group.len());
                 let rows = Rows { entries, shifts: &lines.shifts, segment, count, begun: part > 0 };
                 // SAFETY: the place of a tap and the tile's vectors from there on lie within the planes of its channel: a
-                // plane has a line for every row of outputs that a tap reads, or is one vector or two, and vectors are of outputs.
-                // What fills vectors of entries abreast reads the zeros behind the planes.
+                // plane has a line for every row of outputs that a tap reads, or is one vector or two, and vectors are of
+                // outputs. What fills vectors of entries abreast reads the zeros behind the planes.
                 unsafe { rows.sum(simd, input, (self.vectors.len(), of_line), self.widened, self.sums) };
             }
             let height = entries.height();
