@@ -1,6 +1,7 @@
 //! Windows of three by three on small maps, by products of 16 bits: two rows of outputs together, a column at a time, so
-//! that where they begin and what their weights are is found out once for both, and each waits for the other's sums. (Four
-//! rows have more sums than there are registers.) Maps so small have many channels, which are what workers share.
+//! that where they begin and what their weights are is found out once for both, and one is summed while sums of the other
+//! are under way. (Four rows have more sums than there are registers.) Maps so small have many channels, which are what
+//! workers share.
 
 use std::ops::Range;
 
@@ -76,8 +77,8 @@ impl<P: Dot> Strip<'_, P> {
         let weights = weights_of(d, self.prepared, channel);
         let (image, y) = (self.first / to.height, self.first % to.height);
         let outside = padding.as_slice()[channel..][..D::LANES].as_ptr();
-        // Of the rows that the strip's windows read, where the next column is and how far the one after
-        // it: a row in the padding is the same throughout.
+        // Of the rows that the strip's windows read, where the next column is and how far the one after it: a row in the
+        // padding is the same throughout.
         let mut lines = [(outside, 0); ROWS + SIDE - 1];
         for (tap, line) in lines.iter_mut().enumerate() {
             // Above the map the difference wraps to a huge number, which the comparison rules out.
@@ -97,7 +98,7 @@ impl<P: Dot> Strip<'_, P> {
         for waiting in &mut waiting {
             waiting[1] = dot(d, start, edge, weights[0]);
         }
-        // What is done waits for its row: neighbours are finished together.
+        // Sums wait for those of their row: neighbours are finished together.
         let mut done = [[[start]; MAX_WIDTH + 1]; ROWS];
         for x in 0..=to.width.min(MAX_WIDTH) {
             for (row, (waiting, done)) in waiting.iter_mut().zip(&mut done).enumerate() {
@@ -116,7 +117,7 @@ impl<P: Dot> Strip<'_, P> {
         }
         for (row, done) in (self.first..).zip(&done) {
             let at = row * to.width * to.channels + channel;
-            // The first column was that before the map.
+            // The first is of a window before the map.
             match done[1..=to.width] {
                 [a, b, c, e] => self.store(d, [a, b, c, e], channel, at),
                 [a, b, c] => self.store(d, [a, b, c], channel, at),
