@@ -64,8 +64,8 @@ use dlis_backend::Kernel;
 pub fn kernels() -> &'static [&'static dyn Kernel] {
     static ALL: LazyLock<Vec<&dyn Kernel>> = LazyLock::new(|| {
         let others = [elementwise::KERNELS, softmax::KERNELS, concat::KERNELS, reorder::KERNELS];
-        let pools = [&[linear::KERNELS], pool::KERNELS].concat();
-        [conv2d::KERNELS.concat(), pools.concat(), others.concat(), quantized::KERNELS.concat()].concat()
+        let layers = [&[linear::KERNELS], pool::KERNELS].concat();
+        [conv2d::KERNELS.concat(), layers.concat(), others.concat(), quantized::KERNELS.concat()].concat()
     });
     &ALL
 }
