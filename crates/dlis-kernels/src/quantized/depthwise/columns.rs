@@ -78,14 +78,9 @@ impl<P: Dot> Rows<'_, P> {
     /// Computes one vector of channels of a row.
     #[inline(always)]
     fn row<D: Dot, const STRIDE: usize>(&self, d: D, channel: usize, row: usize) {
-        let PreparedDepthwise { to, output, .. } = self.prepared;
+        let PreparedDepthwise { to, .. } = self.prepared;
         let weights = weights_of(d, self.prepared, channel);
-        let mut waiting = Waiting {
-            lines: Lines::new(self.prepared, self.input, (channel, D::LANES), row),
-            // SAFETY: there are constants for each channel, and these are whole vectors.
-            start: unsafe { output.start(d, channel) },
-            sums: [d.splat_int(0); 2],
-        };
+        let mut waiting = Waiting::new(d, self.prepared, self.input, channel, self.prepared.place_of(row));
         // SAFETY: each line has the columns of a row, of whole vectors of channels, and the padding one such.
         unsafe {
             for _ in STRIDE..SIDE {
@@ -134,7 +129,7 @@ impl<P: Dot> Rows<'_, P> {
 }
 
 /// Windows that have not seen all of their columns.
-struct Waiting<'a, D: Dot> {
+pub(super) struct Waiting<'a, D: Dot> {
     lines: Lines<'a>,
     /// What every sum begins with.
     start: D::Ints,
@@ -142,7 +137,21 @@ struct Waiting<'a, D: Dot> {
     sums: [D::Ints; 2],
 }
 
-impl<D: Dot> Waiting<'_, D> {
+impl<'a, D: Dot> Waiting<'a, D> {
+    /// Those of a row of outputs, its image and its place within that, and the vector of channels from `channel` on.
+    #[inline(always)]
+    pub(super) fn new<P>(
+        d: D,
+        prepared: &'a PreparedDepthwise<P>,
+        input: &[u8],
+        channel: usize,
+        place: [usize; 2],
+    ) -> Self {
+        // SAFETY: there are constants for each channel, and these are whole vectors.
+        let start = unsafe { prepared.output.start(d, channel) };
+        Self { lines: Lines::new(prepared, input, (channel, D::LANES), place), start, sums: [d.splat_int(0); 2] }
+    }
+
     /// Takes in a column that is the last of one window and the first of another, and at stride 1 the middle one of a third.
     /// Returns the sums of the first.
     ///
@@ -150,7 +159,7 @@ impl<D: Dot> Waiting<'_, D> {
     ///
     /// A vector must be readable at each of the columns of each line, and in the padding.
     #[inline(always)]
-    unsafe fn take<const STRIDE: usize>(&mut self, d: D, weights: &Weights<D>) -> D::Ints {
+    pub(super) unsafe fn take<const STRIDE: usize>(&mut self, d: D, weights: &Weights<D>) -> D::Ints {
         // SAFETY: passed on.
         let column = unsafe { self.column(d) };
         let done = dot(d, self.sums[0], column, weights[2]);
@@ -186,6 +195,6 @@ impl<D: Dot> Waiting<'_, D> {
 
 /// `sums` and a column's products.
 #[inline(always)]
-pub(super) fn dot<D: Dot>(d: D, sums: D::Ints, [pair, lone]: [D::Ints; 2], weights: [D::Ints; 2]) -> D::Ints {
+fn dot<D: Dot>(d: D, sums: D::Ints, [pair, lone]: [D::Ints; 2], weights: [D::Ints; 2]) -> D::Ints {
     d.dot_pairs(d.dot_pairs(sums, pair, weights[0]), lone, weights[1])
 }

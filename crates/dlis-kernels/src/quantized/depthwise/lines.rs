@@ -29,16 +29,15 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Of a row of the output, counted over the whole batch, and the `lanes` channels from `channel` on.
+    /// Of a row of the output, its image and its place within that, and the `lanes` channels from `channel` on.
     #[inline(always)]
     pub(super) fn new<D>(
         prepared: &'a PreparedDepthwise<D>,
         input: &[u8],
         (channel, lanes): (usize, usize),
-        row: usize,
+        [image, y]: [usize; 2],
     ) -> Self {
         let PreparedDepthwise { conv, from, to, padding, .. } = prepared;
-        let (image, y) = (row / to.height, row % to.height);
         let [above, left, ..] = conv.window.padding;
         let padding = &padding.as_slice()[channel..][..lanes];
         // A row in the padding is the same wherever it is read.

@@ -149,6 +149,14 @@ struct PreparedDepthwise<D> {
     padding: AlignedBytes,
 }
 
+impl<D> PreparedDepthwise<D> {
+    /// The image of a row of the output, counted over the whole batch, and its place within that.
+    #[inline(always)]
+    fn place_of(&self, row: usize) -> [usize; 2] {
+        [row / self.to.height, row % self.to.height]
+    }
+}
+
 impl<D: Dot> Prepared for PreparedDepthwise<D> {
     fn footprint(&self, _threads: usize) -> Footprint {
         let weight_bytes = self.weights.allocated() + self.output.bytes() + self.padding.allocated();
@@ -212,7 +220,7 @@ impl<P: Dot> Row<'_, P> {
     #[inline(always)]
     fn pixels<D: Dot, const N: usize>(&self, d: D, x: usize) {
         let PreparedDepthwise { conv, from, to, weights, output, padding, .. } = self.prepared;
-        let (image, y) = (self.row / to.height, self.row % to.height);
+        let [image, y] = self.prepared.place_of(self.row);
         let (taps, channels) = (conv.window.taps(), to.channels);
         let quads = taps.div_ceil(4);
         // Taps beyond the last are multiplied with zeros.

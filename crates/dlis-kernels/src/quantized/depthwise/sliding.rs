@@ -68,7 +68,7 @@ impl<P: Dot> Rows<'_, P> {
             let first = of_vector.as_ptr().cast::<i8>();
             [d.weights(first), d.weights(first.add(4 * D::LANES)), d.weights(first.add(8 * D::LANES))]
         };
-        let lines = Lines::new(self.prepared, self.input, (channel, D::LANES), row);
+        let lines = Lines::new(self.prepared, self.input, (channel, D::LANES), self.prepared.place_of(row));
         let mut slide = Slide { lines, bytes: [d.splat_int(0); SIDE] };
         // SAFETY: each line has the columns of a row, of whole vectors of channels, and the padding one such.
         unsafe {

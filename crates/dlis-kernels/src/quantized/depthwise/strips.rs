@@ -10,7 +10,7 @@ use dlis_model::Conv2d;
 
 use super::super::output::Tensors;
 use super::super::simd::{Dot, DotWork};
-use super::columns::{dot, weights_of};
+use super::columns::{Waiting, weights_of};
 use super::lines::SIDE;
 use super::{PreparedDepthwise, columns};
 
@@ -63,62 +63,42 @@ impl<P: Dot> DotWork for Strip<'_, P> {
         let PreparedDepthwise { from, to, .. } = self.prepared;
         let expected = from.batch * from.height * from.width * to.channels;
         assert_eq!(self.input.len(), expected, "input of the operation");
+        let place = self.prepared.place_of(self.first);
         for channel in self.channels.clone().step_by(D::LANES) {
-            self.vector(d, channel);
+            self.vector(d, channel, place);
         }
     }
 }
 
 impl<P: Dot> Strip<'_, P> {
-    /// Computes one vector of channels of the rows.
+    /// Computes one vector of channels of the rows, of which the first is at this place in an image.
     #[inline(always)]
-    fn vector<D: Dot>(&self, d: D, channel: usize) {
-        let PreparedDepthwise { from, to, output, padding, .. } = self.prepared;
-        let weights = weights_of(d, self.prepared, channel);
-        let (image, y) = (self.first / to.height, self.first % to.height);
-        let outside = padding.as_slice()[channel..][..D::LANES].as_ptr();
-        // Of the rows that the strip's windows read, where the next column is and how far the one after it: a row in the
-        // padding is the same throughout.
-        let mut lines = [(outside, 0); ROWS + SIDE - 1];
-        for (tap, line) in lines.iter_mut().enumerate() {
-            // Above the map the difference wraps to a huge number, which the comparison rules out.
-            let row = (y + tap).wrapping_sub(1);
-            if row < from.height {
-                let at = (image * from.height + row) * from.width * to.channels + channel;
-                *line = (self.input[at..].as_ptr(), to.channels);
-            }
-        }
-        // SAFETY: there are constants for each channel, and these are whole vectors.
-        let start = unsafe { output.start(d, channel) };
-        // Of each row the sums of the window whose last column is next, and of the one after it.
-        let mut waiting = [[start; 2]; ROWS];
-        // The column before the first, which is padding in all rows.
-        // SAFETY: the padding has a vector of channels from there on.
-        let edge = unsafe { [d.pairs([outside; 2]), d.bytes(outside)] };
-        for waiting in &mut waiting {
-            waiting[1] = dot(d, start, edge, weights[0]);
-        }
+    fn vector<D: Dot>(&self, d: D, channel: usize, [image, y]: [usize; 2]) {
+        let Self { prepared, input, first, .. } = *self;
+        let to = &prepared.to;
+        let weights = weights_of(d, prepared, channel);
+        let mut waiting: [Waiting<'_, D>; ROWS] = [
+            Waiting::new(d, prepared, input, channel, [image, y]),
+            Waiting::new(d, prepared, input, channel, [image, y + 1]),
+        ];
         // Sums wait for those of their row: neighbours are finished together.
-        let mut done = [[[start]; MAX_WIDTH + 1]; ROWS];
-        for x in 0..=to.width.min(MAX_WIDTH) {
-            for (row, (waiting, done)) in waiting.iter_mut().zip(&mut done).enumerate() {
-                let mut column = edge;
-                if x < to.width {
-                    let [(upper, _), (middle, _), (lower, _)] = [lines[row], lines[row + 1], lines[row + 2]];
-                    // SAFETY: each line has the columns of a row, of whole vectors of channels, and the padding one such.
-                    column = unsafe { [d.pairs([upper, middle]), d.bytes(lower)] };
+        let mut done = [[[d.splat_int(0)]; MAX_WIDTH]; ROWS];
+        // SAFETY: each line has the columns of a row, of whole vectors of channels, and the padding one such.
+        unsafe {
+            for _ in 1..SIDE {
+                for waiting in &mut waiting {
+                    waiting.take::<1>(d, &weights);
                 }
-                done[x] = [dot(d, waiting[0], column, weights[2])];
-                *waiting = [dot(d, waiting[1], column, weights[1]), dot(d, start, column, weights[0])];
             }
-            for (next, step) in &mut lines {
-                *next = next.wrapping_add(*step);
+            for x in 0..to.width.min(MAX_WIDTH) {
+                for (waiting, done) in waiting.iter_mut().zip(&mut done) {
+                    done[x] = [waiting.take::<1>(d, &weights)];
+                }
             }
         }
-        for (row, done) in (self.first..).zip(&done) {
+        for (row, done) in (first..).zip(&done) {
             let at = row * to.width * to.channels + channel;
-            // The first is of a window before the map.
-            match done[1..=to.width] {
+            match done[..to.width] {
                 [a, b, c, e] => self.store(d, [a, b, c, e], channel, at),
                 [a, b, c] => self.store(d, [a, b, c], channel, at),
                 [a, b] => self.store(d, [a, b], channel, at),
