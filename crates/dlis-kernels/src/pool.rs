@@ -9,6 +9,7 @@ use dlis_backend::{
     Footprint, Io, Kernel, KernelId, OpSpec, OpWeights, Operation, Parallel, PrepareError, Prepared, Scratch, Support,
 };
 use dlis_hw::Hardware;
+use dlis_model::Window;
 
 use crate::accepts::{self, Accepts};
 use crate::axis::Axis;
@@ -23,64 +24,42 @@ enum Reduction {
     Mean { include_padding: bool },
 }
 
-/// `max_pool/f32/none/direct`: NaN where the window has one, else the maximum of what is not padding.
-#[derive(Debug)]
-struct MaxPool<S> {
-    id: KernelId,
-    level: PhantomData<S>,
-}
-
-impl<S: Simd> MaxPool<S> {
-    const fn new() -> Self {
-        Self { id: KernelId::new("max_pool", "f32", "none", "direct", S::LEVEL.name()), level: PhantomData }
+impl Reduction {
+    /// That of an operation over windows, and the windows; `None` of any other.
+    fn of(operation: Operation) -> Option<(Self, Window)> {
+        match operation {
+            Operation::MaxPool(pool) => Some((Self::Max, pool.window)),
+            Operation::AvgPool(pool) => Some((Self::Mean { include_padding: pool.include_padding }, pool.window)),
+            _ => None,
+        }
     }
 }
 
+/// `max_pool/f32/none/direct`: NaN where the window has one, else the maximum of what is not padding. And
 /// `avg_pool/f32/none/direct`: the mean with or without the padding; 0 over nothing but padding.
 #[derive(Debug)]
-struct AvgPool<S> {
+struct WindowPool<S> {
     id: KernelId,
     level: PhantomData<S>,
 }
 
-impl<S: Simd> AvgPool<S> {
-    const fn new() -> Self {
-        Self { id: KernelId::new("avg_pool", "f32", "none", "direct", S::LEVEL.name()), level: PhantomData }
+impl<S: Simd> WindowPool<S> {
+    /// `op` is `max_pool` or `avg_pool`.
+    const fn new(op: &'static str) -> Self {
+        Self { id: KernelId::new(op, "f32", "none", "direct", S::LEVEL.name()), level: PhantomData }
     }
 }
 
-/// Whether a machine has a level.
-fn has<S: Simd>(hw: &Hardware) -> Support {
-    Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level")
-}
+impl<S: Simd> Kernel for WindowPool<S> {
+    fn id(&self) -> KernelId {
+        self.id.clone()
+    }
 
-fn prepare_window<S: Simd>(
-    kernel: &dyn Kernel,
-    op: &OpSpec,
-    hw: &Hardware,
-    reduction: Reduction,
-) -> Result<Box<dyn Prepared>, PrepareError> {
-    let support = kernel.support(op, hw);
-    match (op.operation, folded(op), S::new(hw)) {
-        (Operation::MaxPool(pool) | Operation::AvgPool(pool), Some((order, folded)), Some(simd))
-            if support.is_yes() =>
-        {
-            let axes = Axis::both(&pool.window, &op.inputs[0], &op.output);
-            let inner = order.inner(folded.output.channels);
-            Ok(Box::new(PreparedPool { simd, axes, inner, reduction }))
+    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
+        if op.operation.name() != self.id.op() {
+            return accepts::another_operation();
         }
-        _ => Err(accepts::unsupported(kernel, op, support)),
-    }
-}
-
-impl<S: Simd> Kernel for MaxPool<S> {
-    fn id(&self) -> KernelId {
-        self.id.clone()
-    }
-
-    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
-        let Operation::MaxPool(_) = op.operation else { return accepts::another_operation() };
-        has::<S>(hw).and(|| Accepts::ANY_LAYOUT.check(op))
+        Support::when(S::new(hw).is_some(), "the machine lacks the SIMD level").and(|| Accepts::ANY_LAYOUT.check(op))
     }
 
     fn efficiency(&self, _op: &OpSpec) -> f32 {
@@ -88,27 +67,15 @@ impl<S: Simd> Kernel for MaxPool<S> {
     }
 
     fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        prepare_window::<S>(self, op, hw, Reduction::Max)
-    }
-}
-
-impl<S: Simd> Kernel for AvgPool<S> {
-    fn id(&self) -> KernelId {
-        self.id.clone()
-    }
-
-    fn support(&self, op: &OpSpec, hw: &Hardware) -> Support {
-        let Operation::AvgPool(_) = op.operation else { return accepts::another_operation() };
-        has::<S>(hw).and(|| Accepts::ANY_LAYOUT.check(op))
-    }
-
-    fn efficiency(&self, _op: &OpSpec) -> f32 {
-        0.3 + 0.02 * S::LANES as f32
-    }
-
-    fn prepare(&self, op: &OpSpec, _weights: OpWeights<'_>, hw: &Hardware) -> Result<Box<dyn Prepared>, PrepareError> {
-        let include_padding = matches!(op.operation, Operation::AvgPool(pool) if pool.include_padding);
-        prepare_window::<S>(self, op, hw, Reduction::Mean { include_padding })
+        let support = self.support(op, hw);
+        match (Reduction::of(op.operation), folded(op), S::new(hw)) {
+            (Some((reduction, window)), Some((order, folded)), Some(simd)) if support.is_yes() => {
+                let axes = Axis::both(&window, &op.inputs[0], &op.output);
+                let inner = order.inner(folded.output.channels);
+                Ok(Box::new(PreparedPool { simd, axes, inner, reduction }))
+            }
+            _ => Err(accepts::unsupported(self, op, support)),
+        }
     }
 }
 
@@ -342,12 +309,13 @@ impl Prepared for PreparedGlobal {
 }
 
 /// Those of windows, at every level, then that of whole maps.
-pub(crate) static KERNELS: &[&[&dyn Kernel]] = &[at_every_level!(MaxPool(), AvgPool()), &[&GlobalAvgPool]];
+pub(crate) static KERNELS: &[&[&dyn Kernel]] =
+    &[at_every_level!(WindowPool("max_pool"), WindowPool("avg_pool")), &[&GlobalAvgPool]];
 
 #[cfg(test)]
 mod tests {
     use dlis_backend::{Epilogue, Layout, TensorSpec};
-    use dlis_model::{Pool, Window};
+    use dlis_model::Pool;
 
     use super::*;
     use crate::testing::{at, batch_of, build, integers, run};

@@ -52,13 +52,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn greater(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|lane| if b[lane] > a[lane] || b[lane].is_nan() { b[lane] } else { a[lane] })
+    fn at_most(self, x: [f32; 4], bound: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if x[lane] > bound[lane] { bound[lane] } else { x[lane] })
     }
 
     #[inline(always)]
-    fn at_most(self, x: [f32; 4], bound: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|lane| if x[lane] > bound[lane] { bound[lane] } else { x[lane] })
+    fn greater(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if b[lane] > a[lane] || b[lane].is_nan() { b[lane] } else { a[lane] })
     }
 
     #[inline(always)]
