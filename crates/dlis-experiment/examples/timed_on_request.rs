@@ -6,21 +6,24 @@
 //! ```
 //!
 //! The arguments are algorithm, recipe, network, threads and images a run; with the recipe `random` the network is any
-//! of the zoo's with made-up weights. It begins with a line that says how long loading and preparing took; then it
+//! of the zoo's with made-up weights, in f32, with `random-f16` in f16, as files of trained networks hold them. It begins with a line that says how long loading and preparing took; then it
 //! takes, on standard input, a line each: `run N` (answer: a JSON array of N times in milliseconds), `profile N` (one of
 //! layer, kernel and median time of N runs in milliseconds), `out` (one of the first results) and `quit` (the peak of its
 //! memory).
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
 use dlis_backend::Schedule;
+use dlis_compress::Store;
 use dlis_cpu_omp::{Pinning, Team, backend_on};
 use dlis_eval::memory::peak_resident_bytes;
 use dlis_experiment::Catalogue;
 use dlis_experiment::catalogue::STORED;
+use dlis_formats::Format;
 use dlis_model::{Network, zoo};
 use dlis_runtime::{Planner, Session, TuneCache};
 
@@ -54,6 +57,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let catalogue = Catalogue::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets")).threads(threads);
     let network = match &recipe[..] {
         "random" => Network::random(zoo::graph(&network)?, 0),
+        "random-f16" => Store { rest: Format::DenseF16, ..Store::default() }
+            .apply(Network::random(zoo::graph(&network)?, 0), &BTreeMap::new())?,
         _ => catalogue.network(&network, recipe, STORED)?.network,
     };
     // Each thread on a core of its own, as the engines that it is timed beside put theirs.
