@@ -8,8 +8,8 @@
 //! of weights. Weights of f16 are therefore kept as they are, and transformed some channels at a time as they are read.
 //!
 //! ```text
-//! for each run of tiles whose transformed inputs fit a second-level cache
-//!     for each tile:   positions of the input          (workers share the tiles, then wait for each other)
+//! for each run of tiles whose transformed inputs fit a second-level cache   (each worker its own, if they are enough)
+//!     for each tile:   positions of the input          (else workers share the tiles, then wait for each other)
 //!     for each block of output channels, for each position, for each few tiles:   sums in registers
 //!         for each tile:   outputs from the positions' sums, bias, residual, activation, the only store
 //! ```
@@ -38,7 +38,7 @@ use super::tile::{Geometry, Tensors, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::grid::Grid;
 use crate::simd::{Simd, Work, at_every_level};
-use crate::tasks::Tasks;
+use crate::tasks::{Runs, Tasks};
 
 /// What a second-level cache holds where nobody says.
 const USUAL_L2: usize = 1 << 20;
@@ -161,12 +161,17 @@ impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
         (self.input_bytes / of_tile).next_multiple_of(rows_of::<S>()).max(rows_of::<S>()).min(self.tiles())
     }
 
-    /// Floats of transformed inputs.
-    fn places_len(&self) -> usize {
-        (self.together() * self.depth() + GAP) * Self::POSITIONS
+    fn runs(&self, threads: usize) -> Runs {
+        Runs::new(self.tiles(), self.together(), threads)
     }
 
-    /// Floats of a worker: sums, and weights that are transformed as they are read.
+    /// Floats of the transformed inputs of a run: those that workers share, and those of each.
+    fn places_len(&self, runs: Runs) -> [usize; 2] {
+        let len = (runs.together * self.depth() + GAP) * Self::POSITIONS;
+        if runs.are_shared_out { [0, len] } else { [len, 0] }
+    }
+
+    /// Floats of a worker but for those: sums, and weights that are transformed as they are read.
     fn worker_len(&self) -> usize {
         self.sums_len() + self.weights.scratch_len::<S, TILE>(self.geometry.depth())
     }
@@ -183,51 +188,94 @@ impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
 }
 
 impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
-    fn footprint(&self, _threads: usize) -> Footprint {
+    fn footprint(&self, threads: usize) -> Footprint {
+        let [shared, own] = self.places_len(self.runs(threads));
         Footprint {
             weight_bytes: self.weights.bytes() + 2 * self.finish[0].allocated() + self.geometry.bytes(),
-            scratch_bytes: self.places_len() * size_of::<f32>(),
-            worker_scratch_bytes: self.worker_len() * size_of::<f32>(),
+            scratch_bytes: shared * size_of::<f32>(),
+            worker_scratch_bytes: (own + self.worker_len()) * size_of::<f32>(),
         }
     }
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
-        let geometry = &self.geometry;
-        let tensors = geometry.tensors(io);
+        let tensors = self.geometry.tensors(io);
         let (shared, worker_len, workers) = scratch.f32();
-        let together = self.together();
-        let shared = &mut shared[..self.places_len()];
-        assert!(worker_len >= self.worker_len(), "scratch of the operation");
+        let runs = self.runs(parallel.threads());
+        let [of_all, own] = self.places_len(runs);
+        assert!(worker_len >= own + self.worker_len(), "scratch of the operation");
         let workers = Disjoint::new(workers);
-        let columns = geometry.columns::<S>();
-        let mut first = 0;
-        while first < self.tiles() {
-            let tiles = first..(first + together).min(self.tiles());
-            first = tiles.end;
-            let places = Disjoint::new(shared);
-            parallel.for_each(tiles.len(), |_, some| {
-                let some = tiles.start + some.start..tiles.start + some.end;
-                let input = Inputs { prepared: self, tensors: &tensors, places: &places, first: tiles.start, some };
-                self.simd.vectorize(input);
-            });
-            let places: &[f32] = shared;
-            // A task is one block of output channels and a run of tiles; its weights are read once a run. Enough
-            // tasks that a free worker finds one, none of fewer tiles than registers hold.
-            let wanted = if parallel.threads() == 1 { 1 } else { (4 * parallel.threads()).div_ceil(columns) };
-            let most = tiles.len().div_ceil(rows_of::<S>());
-            let runs = tiles.len().div_ceil(self.most_tiles()).max(wanted).min(most);
-            let tasks = Tasks::new(columns, runs, self.weights.bytes(), size_of_val(places));
-            parallel.for_each(tasks.len(), |worker, some| {
-                // SAFETY: no two calls with the same worker overlap in time, and every worker has its own part.
-                let scratch = unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
-                for task in some {
-                    let (column, run) = tasks.at(task);
-                    let some = static_range(tiles.len(), runs, run);
-                    let (prepared, tensors) = (self, &tensors);
-                    let (tiles, scratch) = (tiles.clone(), &mut *scratch);
-                    self.simd.vectorize(Column { prepared, tensors, places, tiles, some, column, scratch });
+        // SAFETY: where it is called, no two calls with the same worker overlap in time, and every worker has its own part.
+        let scratch_of = |worker: usize| unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
+        let tiles_of = |run: usize| run * runs.together..((run + 1) * runs.together).min(self.tiles());
+        let count = self.tiles().div_ceil(runs.together);
+        if runs.are_shared_out {
+            parallel.for_each(count, |worker, some| {
+                let (places, scratch) = scratch_of(worker).split_at_mut(own);
+                for run in some {
+                    let tiles = tiles_of(run);
+                    self.inputs(&tensors, &Disjoint::new(places), tiles.start, tiles.clone());
+                    let products = Products::new(self, &tensors, places, tiles, 1);
+                    products.run(0..products.tasks.len(), scratch);
                 }
             });
+            return;
+        }
+        let shared = &mut shared[..of_all];
+        for run in 0..count {
+            let tiles = tiles_of(run);
+            let places = Disjoint::new(shared);
+            parallel.for_each(tiles.len(), |_, some| {
+                self.inputs(&tensors, &places, tiles.start, tiles.start + some.start..tiles.start + some.end);
+            });
+            let products = Products::new(self, &tensors, shared, tiles, parallel.threads());
+            parallel.for_each(products.tasks.len(), |worker, some| products.run(some, scratch_of(worker)));
+        }
+    }
+}
+
+impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
+    /// Transforms the inputs of some tiles, of a run that begins with `first`.
+    fn inputs(&self, tensors: &Tensors<'_>, places: &Disjoint<'_, f32>, first: usize, some: Range<usize>) {
+        self.simd.vectorize(Inputs { prepared: self, tensors, places, first, some });
+    }
+}
+
+/// What a run's transformed inputs are multiplied to. A task is one block of output channels and some of the tiles; its
+/// weights are read once for those.
+struct Products<'a, S, const TILE: usize> {
+    prepared: &'a PreparedWinograd<S, TILE>,
+    tensors: &'a Tensors<'a>,
+    /// `[position][tile][input channel]`, of the tiles `tiles`.
+    places: &'a [f32],
+    tiles: Range<usize>,
+    parts: usize,
+    tasks: Tasks,
+}
+
+impl<'a, S: Simd, const TILE: usize> Products<'a, S, TILE> {
+    /// Enough tasks that a free one of so many workers finds one, none of fewer tiles than registers hold.
+    fn new(
+        prepared: &'a PreparedWinograd<S, TILE>,
+        tensors: &'a Tensors<'a>,
+        places: &'a [f32],
+        tiles: Range<usize>,
+        workers: usize,
+    ) -> Self {
+        let columns = prepared.geometry.columns::<S>();
+        let wanted = if workers == 1 { 1 } else { (4 * workers).div_ceil(columns) };
+        let most = tiles.len().div_ceil(rows_of::<S>());
+        let parts = tiles.len().div_ceil(prepared.most_tiles()).max(wanted).min(most);
+        let tasks = Tasks::new(columns, parts, prepared.weights.bytes(), size_of_val(places));
+        Self { prepared, tensors, places, tiles, parts, tasks }
+    }
+
+    fn run(&self, some: Range<usize>, scratch: &mut [f32]) {
+        let Self { prepared, tensors, places, .. } = *self;
+        for task in some {
+            let (column, part) = self.tasks.at(task);
+            let some = static_range(self.tiles.len(), self.parts, part);
+            let (tiles, scratch) = (self.tiles.clone(), &mut *scratch);
+            prepared.simd.vectorize(Column { prepared, tensors, places, tiles, some, column, scratch });
         }
     }
 }

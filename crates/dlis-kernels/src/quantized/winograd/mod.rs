@@ -12,8 +12,8 @@
 //! those that span more, as more than 2072 of the largest do, are left to the definition's matrix product.
 //!
 //! ```text
-//! for each run of tiles whose transformed inputs leave room in a second-level cache
-//!     for each tile:   positions of the input          (workers share the tiles, then wait for each other)
+//! for each run of tiles whose transformed inputs leave room in a second-level cache   (each worker its own, if they are enough)
+//!     for each tile:   positions of the input          (else workers share the tiles, then wait for each other)
 //!     for each block of output channels, for some input channels:   positions of the weights
 //!         for each position, for each few tiles:   sums in registers
 //!         for each tile:   outputs from the positions' sums
@@ -42,7 +42,7 @@ use crate::accepts;
 use crate::conv2d::tile::with_rows;
 use crate::conv2d::winograd::suits;
 use crate::grid::Grid;
-use crate::tasks::Tasks;
+use crate::tasks::{Runs, Tasks};
 
 /// Positions of a tile.
 const POSITIONS: usize = SIDE * SIDE;
@@ -187,9 +187,19 @@ impl<D: Dot> PreparedWinograd<D> {
         some.max(rows).min(self.tiles())
     }
 
-    /// Bytes from one position of the inputs to the next.
-    fn places_apart(&self) -> usize {
-        self.together() * self.of_place() + GAP
+    fn runs(&self, threads: usize) -> Runs {
+        Runs::new(self.tiles(), self.together(), threads)
+    }
+
+    /// Bytes from one position of the inputs of a run to the next.
+    fn places_apart(&self, runs: Runs) -> usize {
+        runs.together * self.of_place() + GAP
+    }
+
+    /// Bytes of the transformed inputs of a run: those that workers share, and those of each.
+    fn places(&self, runs: Runs) -> [usize; 2] {
+        let bytes = AlignedBytes::round_up(POSITIONS * self.places_apart(runs));
+        if runs.are_shared_out { [0, bytes] } else { [bytes, 0] }
     }
 
     /// Bytes of a worker's sums.
@@ -197,7 +207,7 @@ impl<D: Dot> PreparedWinograd<D> {
         (self.most_tiles() * block::<D>() * 4 + GAP) * POSITIONS
     }
 
-    /// Bytes of a worker: sums, then what weights need.
+    /// Bytes of a worker but for those: sums, then what weights need.
     fn worker(&self) -> usize {
         self.sums() + self.weights.scratch::<D>(self.extents.inputs)
     }
@@ -217,14 +227,15 @@ impl<D: Dot> PreparedWinograd<D> {
 }
 
 impl<D: Dot> Prepared for PreparedWinograd<D> {
-    fn footprint(&self, _threads: usize) -> Footprint {
+    fn footprint(&self, threads: usize) -> Footprint {
+        let [shared, own] = self.places(self.runs(threads));
         Footprint {
             weight_bytes: self.weights.bytes()
                 + self.constants.bytes()
                 + size_of_val(&self.least[..])
                 + self.padding.allocated(),
-            scratch_bytes: AlignedBytes::round_up(POSITIONS * self.places_apart()),
-            worker_scratch_bytes: AlignedBytes::round_up(self.worker()),
+            scratch_bytes: shared,
+            worker_scratch_bytes: AlignedBytes::round_up(own + self.worker()),
         }
     }
 
@@ -236,43 +247,83 @@ impl<D: Dot> Prepared for PreparedWinograd<D> {
         );
         let tensors = Tensors::of(io, self.constants.has_residual());
         let (shared, row, workers) = scratch.bytes();
-        assert!(self.worker() <= row && row * parallel.threads() <= workers.len(), "scratch for all workers");
-        let shared = &mut shared[..POSITIONS * self.places_apart()];
+        let runs = self.runs(parallel.threads());
+        let [of_all, own] = self.places(runs);
+        assert!(own + self.worker() <= row && row * parallel.threads() <= workers.len(), "scratch for all workers");
         let workers = Disjoint::new(workers);
-        let columns = self.extents.blocks::<D>();
-        let mut first = 0;
-        while first < self.tiles() {
-            let tiles = first..(first + self.together()).min(self.tiles());
-            first = tiles.end;
-            let places = Disjoint::new(&mut *shared);
-            parallel.for_each(tiles.len(), |_, some| {
-                let tiles = tiles.start + some.start..tiles.start + some.end;
-                self.dot.vectorize(Inputs {
-                    layer: self,
-                    input: input.u8(),
-                    places: &places,
-                    first: some.start,
-                    tiles,
-                });
-            });
-            let places: &[u8] = shared;
-            // A task is one block of output channels and a run of tiles, for which its weights are transformed once. Enough
-            // tasks that a free worker finds one, none of fewer tiles than registers hold.
-            let wanted = if parallel.threads() == 1 { 1 } else { (4 * parallel.threads()).div_ceil(columns) };
-            let most = tiles.len().div_ceil(D::PAIR_ROWS);
-            let runs = tiles.len().div_ceil(self.most_tiles()).max(wanted).min(most);
-            let tasks = Tasks::new(columns, runs, self.weights.bytes(), places.len());
-            parallel.for_each(tasks.len(), |worker, some| {
-                // SAFETY: no two calls with the same worker overlap in time, and every worker has its own part.
-                let scratch = unsafe { workers.slice(worker * row..(worker + 1) * row) };
-                for task in some {
-                    let (column, run) = tasks.at(task);
-                    let some = static_range(tiles.len(), runs, run);
-                    let (tensors, scratch) = (&tensors, &mut *scratch);
-                    let first = tiles.start;
-                    self.dot.vectorize(Column { layer: self, tensors, places, first, some, column, scratch });
+        // SAFETY: where it is called, no two calls with the same worker overlap in time, and every worker has its own part.
+        let scratch_of = |worker: usize| unsafe { workers.slice(worker * row..(worker + 1) * row) };
+        let tiles_of = |run: usize| run * runs.together..((run + 1) * runs.together).min(self.tiles());
+        let count = self.tiles().div_ceil(runs.together);
+        let (input, apart) = (input.u8(), self.places_apart(runs));
+        if runs.are_shared_out {
+            parallel.for_each(count, |worker, some| {
+                let (places, scratch) = scratch_of(worker).split_at_mut(own);
+                for run in some {
+                    let tiles = tiles_of(run);
+                    self.inputs(input, (&Disjoint::new(places), apart), 0, tiles.clone());
+                    let products = Products::new(self, &tensors, (places, apart), tiles, 1);
+                    products.run(0..products.tasks.len(), scratch);
                 }
             });
+            return;
+        }
+        let shared = &mut shared[..of_all];
+        for run in 0..count {
+            let tiles = tiles_of(run);
+            let places = Disjoint::new(&mut *shared);
+            parallel.for_each(tiles.len(), |_, some| {
+                self.inputs(input, (&places, apart), some.start, tiles.start + some.start..tiles.start + some.end);
+            });
+            let products = Products::new(self, &tensors, (shared, apart), tiles, parallel.threads());
+            parallel.for_each(products.tasks.len(), |worker, some| products.run(some, scratch_of(worker)));
+        }
+    }
+}
+
+impl<D: Dot> PreparedWinograd<D> {
+    /// Transforms the inputs of some tiles, which go to places from `first` on, `apart` bytes from one position to the next.
+    fn inputs(&self, input: &[u8], (places, apart): (&Disjoint<'_, u8>, usize), first: usize, tiles: Range<usize>) {
+        self.dot.vectorize(Inputs { layer: self, input, places, apart, first, tiles });
+    }
+}
+
+/// What a run's transformed inputs are multiplied to. A task is one block of output channels and some of the tiles, for which
+/// its weights are transformed once.
+struct Products<'a, D> {
+    layer: &'a PreparedWinograd<D>,
+    tensors: &'a Tensors<'a>,
+    /// `[position][tile][input channel]`, of 16 bits, of the tiles `tiles`, and bytes from one position to the next.
+    places: (&'a [u8], usize),
+    tiles: Range<usize>,
+    parts: usize,
+    tasks: Tasks,
+}
+
+impl<'a, D: Dot> Products<'a, D> {
+    /// Enough tasks that a free one of so many workers finds one, none of fewer tiles than registers hold.
+    fn new(
+        layer: &'a PreparedWinograd<D>,
+        tensors: &'a Tensors<'a>,
+        places: (&'a [u8], usize),
+        tiles: Range<usize>,
+        workers: usize,
+    ) -> Self {
+        let columns = layer.extents.blocks::<D>();
+        let wanted = if workers == 1 { 1 } else { (4 * workers).div_ceil(columns) };
+        let most = tiles.len().div_ceil(D::PAIR_ROWS);
+        let parts = tiles.len().div_ceil(layer.most_tiles()).max(wanted).min(most);
+        let tasks = Tasks::new(columns, parts, layer.weights.bytes(), places.0.len());
+        Self { layer, tensors, places, tiles, parts, tasks }
+    }
+
+    fn run(&self, some: Range<usize>, scratch: &mut [u8]) {
+        let Self { layer, tensors, places: (places, apart), .. } = *self;
+        for task in some {
+            let (column, part) = self.tasks.at(task);
+            let some = static_range(self.tiles.len(), self.parts, part);
+            let (first, scratch) = (self.tiles.start, &mut *scratch);
+            layer.dot.vectorize(Column { layer, tensors, places, apart, first, some, column, scratch });
         }
     }
 }
@@ -283,6 +334,8 @@ struct Inputs<'a, D> {
     input: &'a [u8],
     /// `[position][tile][input channel]`, of 16 bits.
     places: &'a Disjoint<'a, u8>,
+    /// Bytes from one position to the next.
+    apart: usize,
     /// Where the first of the tiles is among the places.
     first: usize,
     tiles: Range<usize>,
@@ -323,7 +376,7 @@ impl<P: Dot> Inputs<'_, P> {
 
     #[inline(always)]
     fn tile<D: Dot>(&self, d: D, tile: usize, place: usize) {
-        let (apart, of_place) = (self.layer.places_apart(), self.layer.of_place());
+        let (apart, of_place) = (self.apart, self.layer.of_place());
         assert!((place + 1) * of_place <= apart && POSITIONS * apart <= self.places.len(), "a tile of the places");
         let pixels = self.pixels(tile);
         let (channels, step) = (self.layer.extents.inputs, 2 * D::LANES);
@@ -372,6 +425,8 @@ struct Column<'a, D> {
     tensors: &'a Tensors<'a>,
     /// `[position][tile][input channel]`, of 16 bits.
     places: &'a [u8],
+    /// Bytes from one position to the next.
+    apart: usize,
     /// The tile that comes first among the places.
     first: usize,
     /// Counted from that.
@@ -387,10 +442,10 @@ impl<P: Dot> DotWork for Column<'_, P> {
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
         const { assert!(D::PAIR_ROWS <= 8, "a tile has up to eight rows") };
-        let Self { layer, tensors, places, first, some, column, scratch } = self;
+        let Self { layer, tensors, places, apart, first, some, column, scratch } = self;
         let PreparedWinograd { extents, weights, .. } = layer;
         let (of_place, of_tile) = (layer.of_place(), 4 * block::<D>());
-        let (apart, sums_apart) = (layer.places_apart(), some.len() * of_tile + GAP);
+        let sums_apart = some.len() * of_tile + GAP;
         let (sums, scratch) = scratch.split_at_mut(layer.sums());
         for channel in (0..extents.inputs).step_by(weights.together::<D>(extents.inputs)) {
             let positions = weights.positions(d, *extents, (column, channel), &mut *scratch);
