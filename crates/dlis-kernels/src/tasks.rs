@@ -48,6 +48,7 @@ impl Runs {
     /// them for every run of two workers: so runs are shared out where there is at least one for each, and weights are not
     /// read more often for it. Runs are then as many for one worker as for another.
     pub(crate) fn new(tiles: usize, together: usize, workers: usize) -> Self {
+        let together = together.max(1);
         if tiles.div_ceil(together) < workers {
             return Self { together, are_shared_out: false };
         }
@@ -73,6 +74,7 @@ mod tests {
         assert_eq!(runs(1444, 36, 2), (35, true));
         assert_eq!(runs(1, 1, 1), (1, true));
         assert_eq!(runs(5, 2, 4), (2, false));
+        assert_eq!(runs(0, 0, 2), (1, false));
     }
 
     #[test]
