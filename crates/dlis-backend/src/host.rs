@@ -207,7 +207,7 @@ impl HostExecutable {
         // Observers are of this thread, so that the first share's steps are noted, and told in the end.
         let noted = observe.is_some().then(|| Mutex::new(Vec::with_capacity(program.order().count())));
         // Whatever the schedule of the loops within a share, each worker gets as many shares as the others.
-        Parallel::new(&**executor, Schedule::Static).for_each(program.shares, |worker, shares| {
+        Parallel::new(&**executor, *schedule).evenly().for_each(program.shares, |worker, shares| {
             // SAFETY: no two calls with the same worker overlap in time, and every worker has its own memory.
             let memory = unsafe { memory.slice(worker..worker + 1) };
             for share in shares {

@@ -23,6 +23,12 @@ impl<'a> Parallel<'a> {
         self.executor.threads().get()
     }
 
+    /// The same workers, each with as many iterations as any other, whatever the schedule: for loops of few and long ones.
+    #[must_use]
+    pub fn evenly(self) -> Self {
+        Self { schedule: Schedule::Static, ..self }
+    }
+
     /// Calls `body(worker, range)` until `0..n` is covered; see [`Executor::for_each`].
     pub fn for_each(&self, n: usize, body: impl Fn(usize, Range<usize>) + Sync) {
         self.executor.for_each(n, self.schedule, &body);

@@ -7,14 +7,14 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlis_backend::{Epilogue, Executor, HostBackend, KernelId, Operation, Schedule};
+use dlis_backend::{Epilogue, Executor, HostBackend, Kernel, KernelId, Operation, Schedule};
 use dlis_conformance::{
     Case, Report, Setup, Tolerance, any_case, any_quantized_case, cases, prove_backend, prove_kernels, prove_quantized,
     quantized_cases,
 };
 use dlis_cpu_omp::{Team, WaitPolicy};
 use dlis_cpu_rayon::RayonExecutor;
-use dlis_hw::{Hardware, SimdLevel};
+use dlis_hw::{Cache, Hardware, SimdLevel};
 use dlis_kernels::kernels;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestError, TestRunner};
@@ -58,6 +58,20 @@ fn every_kernel_passes_the_table() {
     let setup = Setup { executors: &executors, schedules: &schedules(), hardware: &hardware, tolerance: Tolerance::of };
     let mut report = prove_kernels(kernels(), &cases(), &setup);
     report.merge(prove_quantized(kernels(), &quantized_cases(), &setup));
+    conclude(&report);
+}
+
+#[test]
+fn kernels_that_fill_caches_pass_with_small_ones() {
+    let executors = executors();
+    let executors: Vec<&dyn Executor> = executors.iter().map(|executor| &**executor).collect();
+    // A few tiles each time round, so that every worker has rounds of its own.
+    let hardware = Hardware { l2: Some(Cache { bytes: 16 << 10, shared_by: 1 }), ..Hardware::detect() };
+    let setup = Setup { executors: &executors, schedules: &schedules(), hardware: &hardware, tolerance: Tolerance::of };
+    let filling: Vec<&dyn Kernel> =
+        kernels().iter().copied().filter(|kernel| kernel.id().algorithm().starts_with("winograd")).collect();
+    let mut report = prove_kernels(&filling, &cases(), &setup);
+    report.merge(prove_quantized(&filling, &quantized_cases(), &setup));
     conclude(&report);
 }
 

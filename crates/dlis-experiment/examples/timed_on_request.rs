@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The arguments are algorithm, recipe, network, threads and images a run; with the recipe `random` the network is any
-//! of the zoo's with made-up weights, in f32, with `random-f16` in f16, as files of trained networks hold them. It begins with a line that says how long loading and preparing took; then it
+//! of the zoo's with made-up weights, in f32; with `random-f16` they are folded into f16, so that they are as small as files
+//! of trained networks hold them. It begins with a line that says how long loading and preparing took; then it
 //! takes, on standard input, a line each: `run N` (answer: a JSON array of N times in milliseconds), `profile N` (one of
 //! layer, kernel and median time of N runs in milliseconds), `out` (one of the first results) and `quit` (the peak of its
 //! memory).

@@ -49,6 +49,7 @@ mod linear;
 mod pool;
 mod quantized;
 mod reorder;
+mod runs;
 mod simd;
 mod softmax;
 mod support;

@@ -33,49 +33,9 @@ impl Tasks {
     }
 }
 
-/// Runs of tiles, for each of which something is made first that all blocks of output channels then read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Runs {
-    /// Tiles of a run.
-    pub(crate) together: usize,
-    /// Whether each run is one worker's alone, rather than all workers' one after the other. Nobody waits for others then, and
-    /// what is made lies in the caches of whoever reads it.
-    pub(crate) are_shared_out: bool,
-}
-
-impl Runs {
-    /// Of so many tiles, at most `together` to a run. Each worker reads all weights once for each run of its own, but half of
-    /// them for every run of two workers: so runs are shared out where there is at least one for each, and weights are not
-    /// read more often for it. Runs are then as many for one worker as for another.
-    pub(crate) fn new(tiles: usize, together: usize, workers: usize) -> Self {
-        let together = together.max(1);
-        if tiles.div_ceil(together) < workers {
-            return Self { together, are_shared_out: false };
-        }
-        let runs = tiles.div_ceil(together * workers) * workers;
-        Self { together: tiles.div_ceil(runs), are_shared_out: true }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn runs_are_shared_out_where_there_is_one_for_each_worker() {
-        let runs = |tiles, together, workers| {
-            let runs = Runs::new(tiles, together, workers);
-            (runs.together, runs.are_shared_out)
-        };
-        assert_eq!(runs(64, 60, 1), (32, true));
-        assert_eq!(runs(64, 60, 2), (32, true));
-        assert_eq!(runs(60, 60, 1), (60, true));
-        assert_eq!(runs(60, 60, 2), (60, false));
-        assert_eq!(runs(1444, 36, 2), (35, true));
-        assert_eq!(runs(1, 1, 1), (1, true));
-        assert_eq!(runs(5, 2, 4), (2, false));
-        assert_eq!(runs(0, 0, 2), (1, false));
-    }
 
     #[test]
     fn every_block_meets_every_run_once_and_the_larger_operand_is_outside() {

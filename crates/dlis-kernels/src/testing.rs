@@ -12,7 +12,7 @@ use dlis_hw::Hardware;
 
 /// Three workers, one after another on the calling thread: ranges of one iteration, last first.
 #[derive(Debug)]
-struct Backwards;
+pub(crate) struct Backwards;
 
 // SAFETY: every index is passed once, in ranges of one, on the calling thread, as one of three workers.
 unsafe impl Executor for Backwards {

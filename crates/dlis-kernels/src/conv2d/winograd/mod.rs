@@ -25,7 +25,7 @@ use std::ops::Range;
 
 use dlis_backend::{
     AlignedBytes, Disjoint, Footprint, Io, Kernel, KernelId, Layout, OpSpec, OpWeights, Operation, Parallel,
-    PrepareError, Prepared, Scratch, Support, static_range,
+    PrepareError, Prepared, Scratch, Support,
 };
 use dlis_formats::Format;
 use dlis_hw::Hardware;
@@ -37,8 +37,8 @@ use super::product::{Ahead, COLUMNS, Far, Stream, Sums, accumulate};
 use super::tile::{Geometry, Tensors, rows_of, with_rows};
 use crate::accepts::{self, Accepts};
 use crate::grid::Grid;
+use crate::runs::{Blocks, Memory, Runs, Task};
 use crate::simd::{Simd, Work, at_every_level};
-use crate::tasks::{Runs, Tasks};
 
 /// What a second-level cache holds where nobody says.
 const USUAL_L2: usize = 1 << 20;
@@ -167,11 +167,10 @@ impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
 
     /// Floats of the transformed inputs of a run: those that workers share, and those of each.
     fn places_len(&self, runs: Runs) -> [usize; 2] {
-        let len = (runs.together * self.depth() + GAP) * Self::POSITIONS;
-        if runs.are_shared_out { [0, len] } else { [len, 0] }
+        runs.places((runs.together * self.depth() + GAP) * Self::POSITIONS)
     }
 
-    /// Floats of a worker but for those: sums, and weights that are transformed as they are read.
+    /// Floats of a worker besides its places: sums, and weights that are transformed as they are read.
     fn worker_len(&self) -> usize {
         self.sums_len() + self.weights.scratch_len::<S, TILE>(self.geometry.depth())
     }
@@ -199,84 +198,25 @@ impl<S: Simd, const TILE: usize> Prepared for PreparedWinograd<S, TILE> {
 
     fn run(&self, io: &mut Io<'_>, scratch: &mut Scratch<'_>, parallel: Parallel<'_>) {
         let tensors = self.geometry.tensors(io);
-        let (shared, worker_len, workers) = scratch.f32();
+        let (shared, row, workers) = scratch.f32();
         let runs = self.runs(parallel.threads());
         let [of_all, own] = self.places_len(runs);
-        assert!(worker_len >= own + self.worker_len(), "scratch of the operation");
-        let workers = Disjoint::new(workers);
-        // SAFETY: where it is called, no two calls with the same worker overlap in time, and every worker has its own part.
-        let scratch_of = |worker: usize| unsafe { workers.slice(worker * worker_len..(worker + 1) * worker_len) };
-        let tiles_of = |run: usize| run * runs.together..((run + 1) * runs.together).min(self.tiles());
-        let count = self.tiles().div_ceil(runs.together);
-        if runs.are_shared_out {
-            parallel.for_each(count, |worker, some| {
-                let (places, scratch) = scratch_of(worker).split_at_mut(own);
-                for run in some {
-                    let tiles = tiles_of(run);
-                    self.inputs(&tensors, &Disjoint::new(places), tiles.start, tiles.clone());
-                    let products = Products::new(self, &tensors, places, tiles, 1);
-                    products.run(0..products.tasks.len(), scratch);
-                }
-            });
-            return;
-        }
-        let shared = &mut shared[..of_all];
-        for run in 0..count {
-            let tiles = tiles_of(run);
-            let places = Disjoint::new(shared);
-            parallel.for_each(tiles.len(), |_, some| {
-                self.inputs(&tensors, &places, tiles.start, tiles.start + some.start..tiles.start + some.end);
-            });
-            let products = Products::new(self, &tensors, shared, tiles, parallel.threads());
-            parallel.for_each(products.tasks.len(), |worker, some| products.run(some, scratch_of(worker)));
-        }
-    }
-}
-
-impl<S: Simd, const TILE: usize> PreparedWinograd<S, TILE> {
-    /// Transforms the inputs of some tiles, of a run that begins with `first`.
-    fn inputs(&self, tensors: &Tensors<'_>, places: &Disjoint<'_, f32>, first: usize, some: Range<usize>) {
-        self.simd.vectorize(Inputs { prepared: self, tensors, places, first, some });
-    }
-}
-
-/// What a run's transformed inputs are multiplied to. A task is one block of output channels and some of the tiles; its
-/// weights are read once for those.
-struct Products<'a, S, const TILE: usize> {
-    prepared: &'a PreparedWinograd<S, TILE>,
-    tensors: &'a Tensors<'a>,
-    /// `[position][tile][input channel]`, of the tiles `tiles`.
-    places: &'a [f32],
-    tiles: Range<usize>,
-    parts: usize,
-    tasks: Tasks,
-}
-
-impl<'a, S: Simd, const TILE: usize> Products<'a, S, TILE> {
-    /// Enough tasks that a free one of so many workers finds one, none of fewer tiles than registers hold.
-    fn new(
-        prepared: &'a PreparedWinograd<S, TILE>,
-        tensors: &'a Tensors<'a>,
-        places: &'a [f32],
-        tiles: Range<usize>,
-        workers: usize,
-    ) -> Self {
-        let columns = prepared.geometry.columns::<S>();
-        let wanted = if workers == 1 { 1 } else { (4 * workers).div_ceil(columns) };
-        let most = tiles.len().div_ceil(rows_of::<S>());
-        let parts = tiles.len().div_ceil(prepared.most_tiles()).max(wanted).min(most);
-        let tasks = Tasks::new(columns, parts, prepared.weights.bytes(), size_of_val(places));
-        Self { prepared, tensors, places, tiles, parts, tasks }
-    }
-
-    fn run(&self, some: Range<usize>, scratch: &mut [f32]) {
-        let Self { prepared, tensors, places, .. } = *self;
-        for task in some {
-            let (column, part) = self.tasks.at(task);
-            let some = static_range(self.tiles.len(), self.parts, part);
-            let (tiles, scratch) = (self.tiles.clone(), &mut *scratch);
-            prepared.simd.vectorize(Column { prepared, tensors, places, tiles, some, column, scratch });
-        }
+        assert!(row >= own + self.worker_len(), "scratch of the operation");
+        let memory = Memory { shared: &mut shared[..of_all], workers, row, own };
+        let blocks = Blocks {
+            columns: self.geometry.columns::<S>(),
+            rows: rows_of::<S>(),
+            most: self.most_tiles(),
+            weight_bytes: self.weights.bytes(),
+        };
+        let (prepared, tensors) = (self, &tensors);
+        runs.execute(
+            blocks,
+            memory,
+            parallel,
+            |places, first, some| self.simd.vectorize(Inputs { prepared, tensors, places, first, some }),
+            |places, task, scratch| self.simd.vectorize(Column { prepared, tensors, places, task, scratch }),
+        );
     }
 }
 
@@ -377,17 +317,14 @@ impl<P: Simd, const TILE: usize> Inputs<'_, P, TILE> {
     }
 }
 
-/// A run of tiles of one block of output channels.
+/// One block of output channels of some tiles of a run.
 struct Column<'a, S, const TILE: usize> {
     prepared: &'a PreparedWinograd<S, TILE>,
     tensors: &'a Tensors<'a>,
-    /// `[position][tile][input channel]`, of the tiles `tiles`.
+    /// `[position][tile][input channel]`, of the tiles of the run.
     places: &'a [f32],
-    tiles: Range<usize>,
-    /// Counted from the first of `tiles`.
-    some: Range<usize>,
-    column: usize,
-    /// Sums, `[position][tile of the run][channel of the block]`, then transformed weights.
+    task: Task,
+    /// Sums, `[position][tile of the task][channel of the block]`, then transformed weights.
     scratch: &'a mut [f32],
 }
 
@@ -396,7 +333,7 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { prepared, tensors, places, tiles, some, column, scratch } = self;
+        let Self { prepared, tensors, places, task: Task { tiles, some, column }, scratch } = self;
         let (depth, padded) = (prepared.geometry.depth(), prepared.depth());
         let block = COLUMNS * S::LANES;
         let stride = places.len() / positions(TILE);

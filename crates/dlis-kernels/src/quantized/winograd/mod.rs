@@ -42,7 +42,7 @@ use crate::accepts;
 use crate::conv2d::tile::with_rows;
 use crate::conv2d::winograd::suits;
 use crate::grid::Grid;
-use crate::tasks::{Runs, Tasks};
+use crate::runs::{Blocks, Memory, Runs, Task};
 
 /// Positions of a tile.
 const POSITIONS: usize = SIDE * SIDE;
@@ -198,8 +198,7 @@ impl<D: Dot> PreparedWinograd<D> {
 
     /// Bytes of the transformed inputs of a run: those that workers share, and those of each.
     fn places(&self, runs: Runs) -> [usize; 2] {
-        let bytes = AlignedBytes::round_up(POSITIONS * self.places_apart(runs));
-        if runs.are_shared_out { [0, bytes] } else { [bytes, 0] }
+        runs.places(AlignedBytes::round_up(POSITIONS * self.places_apart(runs)))
     }
 
     /// Bytes of a worker's sums.
@@ -207,7 +206,7 @@ impl<D: Dot> PreparedWinograd<D> {
         (self.most_tiles() * block::<D>() * 4 + GAP) * POSITIONS
     }
 
-    /// Bytes of a worker but for those: sums, then what weights need.
+    /// Bytes of a worker besides its places: sums, then what weights need.
     fn worker(&self) -> usize {
         self.sums() + self.weights.scratch::<D>(self.extents.inputs)
     }
@@ -249,82 +248,22 @@ impl<D: Dot> Prepared for PreparedWinograd<D> {
         let (shared, row, workers) = scratch.bytes();
         let runs = self.runs(parallel.threads());
         let [of_all, own] = self.places(runs);
-        assert!(own + self.worker() <= row && row * parallel.threads() <= workers.len(), "scratch for all workers");
-        let workers = Disjoint::new(workers);
-        // SAFETY: where it is called, no two calls with the same worker overlap in time, and every worker has its own part.
-        let scratch_of = |worker: usize| unsafe { workers.slice(worker * row..(worker + 1) * row) };
-        let tiles_of = |run: usize| run * runs.together..((run + 1) * runs.together).min(self.tiles());
-        let count = self.tiles().div_ceil(runs.together);
-        let (input, apart) = (input.u8(), self.places_apart(runs));
-        if runs.are_shared_out {
-            parallel.for_each(count, |worker, some| {
-                let (places, scratch) = scratch_of(worker).split_at_mut(own);
-                for run in some {
-                    let tiles = tiles_of(run);
-                    self.inputs(input, (&Disjoint::new(places), apart), 0, tiles.clone());
-                    let products = Products::new(self, &tensors, (places, apart), tiles, 1);
-                    products.run(0..products.tasks.len(), scratch);
-                }
-            });
-            return;
-        }
-        let shared = &mut shared[..of_all];
-        for run in 0..count {
-            let tiles = tiles_of(run);
-            let places = Disjoint::new(&mut *shared);
-            parallel.for_each(tiles.len(), |_, some| {
-                self.inputs(input, (&places, apart), some.start, tiles.start + some.start..tiles.start + some.end);
-            });
-            let products = Products::new(self, &tensors, (shared, apart), tiles, parallel.threads());
-            parallel.for_each(products.tasks.len(), |worker, some| products.run(some, scratch_of(worker)));
-        }
-    }
-}
-
-impl<D: Dot> PreparedWinograd<D> {
-    /// Transforms the inputs of some tiles, which go to places from `first` on, `apart` bytes from one position to the next.
-    fn inputs(&self, input: &[u8], (places, apart): (&Disjoint<'_, u8>, usize), first: usize, tiles: Range<usize>) {
-        self.dot.vectorize(Inputs { layer: self, input, places, apart, first, tiles });
-    }
-}
-
-/// What a run's transformed inputs are multiplied to. A task is one block of output channels and some of the tiles, for which
-/// its weights are transformed once.
-struct Products<'a, D> {
-    layer: &'a PreparedWinograd<D>,
-    tensors: &'a Tensors<'a>,
-    /// `[position][tile][input channel]`, of 16 bits, of the tiles `tiles`, and bytes from one position to the next.
-    places: (&'a [u8], usize),
-    tiles: Range<usize>,
-    parts: usize,
-    tasks: Tasks,
-}
-
-impl<'a, D: Dot> Products<'a, D> {
-    /// Enough tasks that a free one of so many workers finds one, none of fewer tiles than registers hold.
-    fn new(
-        layer: &'a PreparedWinograd<D>,
-        tensors: &'a Tensors<'a>,
-        places: (&'a [u8], usize),
-        tiles: Range<usize>,
-        workers: usize,
-    ) -> Self {
-        let columns = layer.extents.blocks::<D>();
-        let wanted = if workers == 1 { 1 } else { (4 * workers).div_ceil(columns) };
-        let most = tiles.len().div_ceil(D::PAIR_ROWS);
-        let parts = tiles.len().div_ceil(layer.most_tiles()).max(wanted).min(most);
-        let tasks = Tasks::new(columns, parts, layer.weights.bytes(), places.0.len());
-        Self { layer, tensors, places, tiles, parts, tasks }
-    }
-
-    fn run(&self, some: Range<usize>, scratch: &mut [u8]) {
-        let Self { layer, tensors, places: (places, apart), .. } = *self;
-        for task in some {
-            let (column, part) = self.tasks.at(task);
-            let some = static_range(self.tiles.len(), self.parts, part);
-            let (first, scratch) = (self.tiles.start, &mut *scratch);
-            layer.dot.vectorize(Column { layer, tensors, places, apart, first, some, column, scratch });
-        }
+        assert!(row >= own + self.worker(), "scratch of the operation");
+        let memory = Memory { shared: &mut shared[..of_all], workers, row, own };
+        let blocks = Blocks {
+            columns: self.extents.blocks::<D>(),
+            rows: D::PAIR_ROWS,
+            most: self.most_tiles(),
+            weight_bytes: self.weights.bytes(),
+        };
+        let (layer, input, tensors, apart) = (self, input.u8(), &tensors, self.places_apart(runs));
+        runs.execute(
+            blocks,
+            memory,
+            parallel,
+            |places, first, some| self.dot.vectorize(Inputs { layer, input, places, apart, first, some }),
+            |places, task, scratch| self.dot.vectorize(Column { layer, tensors, places, apart, task, scratch }),
+        );
     }
 }
 
@@ -336,9 +275,9 @@ struct Inputs<'a, D> {
     places: &'a Disjoint<'a, u8>,
     /// Bytes from one position to the next.
     apart: usize,
-    /// Where the first of the tiles is among the places.
+    /// The tile that comes first among the places.
     first: usize,
-    tiles: Range<usize>,
+    some: Range<usize>,
 }
 
 impl<P: Dot> DotWork for Inputs<'_, P> {
@@ -346,8 +285,8 @@ impl<P: Dot> DotWork for Inputs<'_, P> {
 
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
-        for (index, tile) in self.tiles.clone().enumerate() {
-            self.tile(d, tile, self.first + index);
+        for tile in self.some.clone() {
+            self.tile(d, tile, tile - self.first);
         }
     }
 }
@@ -427,12 +366,8 @@ struct Column<'a, D> {
     places: &'a [u8],
     /// Bytes from one position to the next.
     apart: usize,
-    /// The tile that comes first among the places.
-    first: usize,
-    /// Counted from that.
-    some: Range<usize>,
-    column: usize,
-    /// Sums, `[position][tile of the run][channel of the block]`, then transformed weights.
+    task: Task,
+    /// Sums, `[position][tile of the task][channel of the block]`, then transformed weights.
     scratch: &'a mut [u8],
 }
 
@@ -442,7 +377,7 @@ impl<P: Dot> DotWork for Column<'_, P> {
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
         const { assert!(D::PAIR_ROWS <= 8, "a tile has up to eight rows") };
-        let Self { layer, tensors, places, apart, first, some, column, scratch } = self;
+        let Self { layer, tensors, places, apart, task: Task { tiles, some, column }, scratch } = self;
         let PreparedWinograd { extents, weights, .. } = layer;
         let (of_place, of_tile) = (layer.of_place(), 4 * block::<D>());
         let sums_apart = some.len() * of_tile + GAP;
@@ -471,7 +406,7 @@ impl<P: Dot> DotWork for Column<'_, P> {
         }
         for tile in some.clone() {
             let sums = &sums[(tile - some.start) * of_tile..];
-            outputs(d, layer, tensors, (first + tile, column), sums, sums_apart);
+            outputs(d, layer, tensors, (tiles.start + tile, column), sums, sums_apart);
         }
     }
 }
