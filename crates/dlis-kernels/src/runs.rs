@@ -52,9 +52,9 @@ pub(crate) struct Memory<'a, T> {
 /// One block of output channels of some of a run's tiles.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
-    /// The tiles of the run.
-    pub(crate) tiles: Range<usize>,
-    /// Those of the task, counted from the first of them.
+    /// The first tile of the run.
+    pub(crate) first: usize,
+    /// Those of the task, counted from that.
     pub(crate) some: Range<usize>,
     pub(crate) column: usize,
 }
@@ -154,7 +154,7 @@ impl Products {
     fn tasks(&self, some: Range<usize>) -> impl Iterator<Item = Task> + '_ {
         some.map(|task| {
             let (column, part) = self.tasks.at(task);
-            Task { tiles: self.tiles.clone(), some: static_range(self.tiles.len(), self.parts, part), column }
+            Task { first: self.tiles.start, some: static_range(self.tiles.len(), self.parts, part), column }
         })
     }
 }
@@ -212,11 +212,11 @@ mod tests {
                         place[0] = tile + 1;
                     }
                 };
-                let multiply = |places: &[usize], Task { tiles, some, column }: Task, scratch: &mut [usize]| {
+                let multiply = |places: &[usize], Task { first, some, column }: Task, scratch: &mut [usize]| {
                     assert_eq!(scratch.len(), 1);
                     for place in some {
-                        assert_eq!(places[place], tiles.start + place + 1, "of {tiles:?}");
-                        met.lock().unwrap().push((tiles.start + place, column));
+                        assert_eq!(places[place], first + place + 1, "of the run from {first} on");
+                        met.lock().unwrap().push((first + place, column));
                     }
                 };
                 runs.execute(blocks, memory, parallel, make, multiply);

@@ -333,7 +333,7 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { prepared, tensors, places, task: Task { tiles, some, column }, scratch } = self;
+        let Self { prepared, tensors, places, task: Task { first: first_tile, some, column }, scratch } = self;
         let (depth, padded) = (prepared.geometry.depth(), prepared.depth());
         let block = COLUMNS * S::LANES;
         let stride = places.len() / positions(TILE);
@@ -370,7 +370,7 @@ impl<P: Simd, const TILE: usize> Work for Column<'_, P, TILE> {
                 simd,
                 prepared,
                 tensors,
-                (tiles.start + tile, column),
+                (first_tile + tile, column),
                 finish,
                 of_tile,
                 some.len() * block + GAP,

@@ -377,7 +377,7 @@ impl<P: Dot> DotWork for Column<'_, P> {
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
         const { assert!(D::PAIR_ROWS <= 8, "a tile has up to eight rows") };
-        let Self { layer, tensors, places, apart, task: Task { tiles, some, column }, scratch } = self;
+        let Self { layer, tensors, places, apart, task: Task { first, some, column }, scratch } = self;
         let PreparedWinograd { extents, weights, .. } = layer;
         let (of_place, of_tile) = (layer.of_place(), 4 * block::<D>());
         let sums_apart = some.len() * of_tile + GAP;
@@ -406,7 +406,7 @@ impl<P: Dot> DotWork for Column<'_, P> {
         }
         for tile in some.clone() {
             let sums = &sums[(tile - some.start) * of_tile..];
-            outputs(d, layer, tensors, (tiles.start + tile, column), sums, sums_apart);
+            outputs(d, layer, tensors, (first + tile, column), sums, sums_apart);
         }
     }
 }
